@@ -1,0 +1,50 @@
+# make lab    set everything up, then open the tutorial in JupyterLab
+# make test   set everything up, then run the tests and every notebook
+#
+# Another Python:  make test PYTHON=python3.12        More for JupyterLab:  make lab LAB="--no-browser --port 9999"
+
+PYTHON ?= python3
+VENV ?= .venv
+LAB ?=
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# Tests and committed outputs use the drawn faces, so they must not find a reader's prepared Kaggle faces.
+test notebooks images: export VAELIB_CACHE = $(CURDIR)/.cache
+
+.PHONY: lab test lint format notebooks images clean
+
+lab: $(READY)
+	$(BIN)/jupyter lab $(LAB) notebooks/01_faces.ipynb
+
+test: $(READY)
+	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 notebooks
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Run every notebook and store its outputs, without widget state: that doubles a file and breaks its view on GitHub.
+notebooks: $(READY)
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.store_widget_state=False \
+		--ExecutePreprocessor.record_timing=False notebooks/*.ipynb notebooks/solutions/*.ipynb
+
+# The pictures in README.md, from the shipped weights and drawn faces.
+images: $(READY)
+	$(BIN)/python images/make_images.py
+
+clean:
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache *.egg-info
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
+		"This needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is %d.%d: make ... PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --upgrade pip
+	$(BIN)/python -m pip install --editable ".[test,app]"
+	@touch $@
