@@ -1,0 +1,136 @@
+"""`Faces`: pictures in one uint8 array, their labels, and a split that does not leak. `load_faces(name)` opens them."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaelib import drawn
+from vaelib.prepare import prepared_path
+from vaelib.storage import atomic_file, cache_folder
+
+DRAWN_COUNT = 4000
+
+
+@dataclass(frozen=True, eq=False)
+class Faces:
+    """Pictures of one size with, where known, what they show.
+
+    `images` is uint8 (N, H, W, 3), perhaps memory-mapped; `labels` maps a factor's name to an array of N values;
+    `origin` is "prepared" (from pictures) or "drawn" (by `vaelib.drawn`).
+    """
+
+    images: np.ndarray
+    name: str = "faces"
+    origin: str = "prepared"
+    labels: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self):
+        shape, dtype = self.images.shape, self.images.dtype
+        if len(shape) != 4 or shape[3] != 3 or dtype != np.uint8:
+            raise ValueError(f"got images of {dtype} with shape {shape}, expected uint8 (N, H, W, 3)")
+        for factor, values in self.labels.items():
+            if len(values) != len(self.images):
+                raise ValueError(f"got {len(values)} labels {factor!r} for {len(self.images)} images")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        height, width = self.images.shape[1:3]
+        return f"Faces({self.name!r}, {self.origin}: {len(self):,} of {width}×{height} pixels)"
+
+    @cached_property
+    def families(self) -> np.ndarray:
+        """int64 (N,): faces with the same number are the same picture, byte for byte."""
+        digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in self.images]
+        return np.unique(np.array(digests, dtype="V16"), return_inverse=True)[1]
+
+    def select(self, rows: Sequence[int] | np.ndarray) -> "Faces":
+        """The faces at `rows` (integers or a boolean mask), in that order."""
+        labels = {factor: values[rows] for factor, values in self.labels.items()}
+        return Faces(self.images[rows], self.name, self.origin, labels)
+
+    def split(self, test_fraction: float = 0.1, seed: int = 42) -> tuple["Faces", "Faces"]:
+        """(train, test), at random by family: copies of one picture never stand on both sides.
+
+        About `test_fraction` of the families, at least one, go to test; the same seed gives the same split.
+        Raises `ValueError` unless 0 < test_fraction < 1 and there are two different faces.
+        """
+        if not 0 < test_fraction < 1:
+            raise ValueError(f"got test_fraction={test_fraction}, expected a number between 0 and 1, such as 0.1")
+        count = int(self.families.max(initial=-1)) + 1
+        if count < 2:
+            raise ValueError(f"got {len(self)} faces of which {count} are different, expected at least 2 to split")
+        test_count = min(max(1, round(count * test_fraction)), count - 1)
+        chosen = np.random.default_rng(seed).permutation(count)[:test_count]
+        in_test = np.isin(self.families, chosen)
+        return self.select(~in_test), self.select(in_test)
+
+    def batch(self, rows: Sequence[int] | slice | np.ndarray = slice(None)) -> Tensor:
+        """The faces at `rows` as the models take them: float32 (B, 3, H, W) in [0, 1]."""
+        rows = list(rows) if isinstance(rows, range) else rows
+        return to_float(torch.from_numpy(np.array(self.images[rows])))
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [0, 1], channels last in memory, on the same device."""
+    return images.permute(0, 3, 1, 2).float() / 255
+
+
+def load_faces(name: str = "anime", size: int = 64, count: int = DRAWN_COUNT, verbose: bool = True) -> Faces:
+    """Open the faces called `name`, memory-mapped: what `python -m vaelib prepare` made, else drawn stand-ins.
+
+    "anime" and "cartoon" are the Kaggle faces where they are prepared; where not, `count` faces are drawn in that
+    style, and a printed line says so. "drawn-anime" and "drawn-cartoon" are always drawn. Any other name must have been
+    prepared. Drawn faces carry labels and are kept in the cache folder.
+
+    Raises `FileNotFoundError` for a name that is neither, `ValueError` for a damaged array.
+    """
+    path = prepared_path(name, size)
+    if path.exists():
+        return Faces(_open_array(path), name)
+    style = name.removeprefix("drawn-")
+    if style not in drawn.FACTORS:
+        raise FileNotFoundError(
+            f"no faces called {name!r} at {size} pixels; there are: {', '.join(_available(size))}. "
+            f"Make them with: python -m vaelib prepare PICTURES --name {name} --size {size}"
+        )
+    if name == style and verbose:
+        print(
+            f"The Kaggle {name} faces are not prepared here, so {count:,} drawn ones stand in. "
+            f"For the real ones: python -m vaelib download {name}"
+        )
+    return _load_drawn(style, size, count)
+
+
+def _available(size: int) -> list[str]:
+    prepared = {path.name.removesuffix(f"-{size}.npy") for path in cache_folder("faces").glob(f"[!.]*-{size}.npy")}
+    return sorted(prepared | {"anime", "cartoon", "drawn-anime", "drawn-cartoon"})
+
+
+def _load_drawn(style: str, size: int, count: int) -> Faces:
+    # Drawing is slower than reading; the code's digest in the name makes a new version draw anew.
+    version = hashlib.blake2b(Path(drawn.__file__).read_bytes(), digest_size=4).hexdigest()
+    path = cache_folder("drawn") / f"{style}-{size}-{count}-{version}.npy"
+    labels_path = path.with_suffix(".npz")
+    if not (path.exists() and labels_path.exists()):
+        images, labels = drawn.draw_faces(style, count, size)
+        with atomic_file(labels_path) as part:
+            np.savez(part, **labels)
+        with atomic_file(path) as part:
+            np.save(part, images)
+    with np.load(labels_path) as labels:
+        return Faces(_open_array(path), f"drawn-{style}", "drawn", dict(labels))
+
+
+def _open_array(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it and prepare the faces again") from error
