@@ -1,0 +1,45 @@
+"""The negative ELBO in nats per image: a likelihood term (distortion) plus a KL term (rate).
+
+    loss = distortion + β · rate        distortion = -log p(x|z),  rate = KL(q(z|x) ‖ N(0, I)) >= 0
+
+Every function returns one number per picture, shape (B,): sums over dimensions, never means. β = 1 is the ELBO.
+"""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from vaelib.model import Posterior
+
+
+def kl_divergence(posterior: Posterior) -> Tensor:
+    """KL(q(z|x) ‖ N(0, I)) in nats, shape (B,), never negative.
+
+    Closed form for diagonal Gaussians: ½ Σ (mean² + σ² - 1 - log σ²); Kingma & Welling 2014, appendix B.
+    """
+    return kl_per_dimension(posterior).flatten(1).sum(1)
+
+
+def kl_per_dimension(posterior: Posterior) -> Tensor:
+    """The same before the sum: nats, shaped like `posterior.mean`. Shows which latents carry anything."""
+    return 0.5 * (posterior.mean**2 + posterior.log_var.exp() - 1 - posterior.log_var)
+
+
+def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
+    """Binary cross-entropy summed over pixels: logits and x (B, C, H, W), x in [0, 1] -> nats (B,).
+
+    A likelihood only for x in {0, 1}; grey values make it a pseudo-likelihood whose minimum is not 0 (lesson 02).
+    """
+    return F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
+
+
+def gaussian_nll(logits: Tensor, x: Tensor, sigma: float) -> Tensor:
+    """-log N(x; sigmoid(logits), σ²) summed over pixels: (B, C, H, W) -> nats (B,), σ on the [0, 1] pixel scale.
+
+    Includes the constant ½ log 2πσ² per pixel, so values for different σ can be compared. `ValueError` if σ <= 0.
+    """
+    if not sigma > 0:
+        raise ValueError(f"got sigma={sigma}, expected a positive standard deviation on the [0, 1] pixel scale")
+    squared = (x - logits.sigmoid()).square() / (2 * sigma**2)
+    return (squared + 0.5 * math.log(2 * math.pi * sigma**2)).flatten(1).sum(1)
