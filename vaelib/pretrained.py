@@ -1,0 +1,93 @@
+"""A trained model with all that its explorer needs, as a folder of safetensors and JSON: no pickle, no network.
+
+bundle = load_pretrained("drawn-anime")     # ships with the package
+bundle = load_pretrained("path/to/run")     # what `python -m vaelib train` wrote
+"""
+
+import copy
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from vaelib.faces import Faces
+from vaelib.latents import PCAAxes, encode_faces, fit_pca
+from vaelib.model import VAE, DenseVAE
+from vaelib.priors import ExponentialPrior, NormalPrior, published_priors
+from vaelib.storage import atomic_file
+
+SHIPPED = Path(__file__).parent / "weights"
+MODELS = {"VAE": VAE, "DenseVAE": DenseVAE}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained `vae` (on the CPU, in eval mode), the PCA `axes` of its training faces' latents, and its `card`.
+
+    The card says what the model is, in plain JSON values: model, image_size, faces, and what `make_bundle` was told.
+    """
+
+    vae: nn.Module
+    axes: PCAAxes
+    card: dict
+
+    @property
+    def image_size(self) -> int:
+        return self.card["image_size"]
+
+    @property
+    def priors(self) -> dict[str, NormalPrior | ExponentialPrior]:
+        """Where to draw latents from, by name: see `published_priors`."""
+        return published_priors(self.vae.latent_shape(self.image_size))
+
+    def save(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
+        """Write the bundle into `folder`, weights as `dtype` (float16 halves the file); `load_pretrained` reads it."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".part-", dir=folder) as part:  # each file gets its final name when complete
+            copy.deepcopy(self.vae).to(dtype, memory_format=torch.contiguous_format).save_pretrained(part)
+            save_file(vars(self.axes), Path(part, "axes.safetensors"))
+            Path(part, "card.json").write_text(json.dumps(self.card, indent=1) + "\n")
+            for file in sorted(Path(part).iterdir(), key=lambda file: file.name == "card.json"):  # the card last: it
+                with atomic_file(folder / file.name) as path:  # says that a bundle is there
+                    os.replace(file, path)
+        return folder
+
+
+def make_bundle(vae: nn.Module, faces: Faces, card: dict, axes: int = 12) -> Bundle:
+    """Fit `axes` PCA axes (fewer where the latents have fewer) on `faces`, the ones trained on; add model and card."""
+    known = {"model": type(vae).__name__, "image_size": faces.images.shape[1], "faces": faces.name}
+    vae = vae.cpu().eval()
+    latents = encode_faces(vae, faces).mean
+    return Bundle(vae, fit_pca(latents, min(axes, len(latents) - 1, latents[0].numel())), known | card)
+
+
+def load_pretrained(name: str | Path) -> Bundle:
+    """Load a bundle that ships with the package, by name, or one from a folder. Works offline.
+
+    Raises `FileNotFoundError` for an unknown name or a folder without a bundle, `ValueError` for damaged files.
+    """
+    folder = SHIPPED / name if str(name) in shipped() else Path(name).expanduser()
+    if not (folder / "card.json").exists():
+        raise FileNotFoundError(
+            f"no bundle called {str(name)!r}: those that ship are {', '.join(shipped())}. "
+            "Or give the folder that `python -m vaelib train` wrote; it holds a card.json."
+        )
+    try:
+        card = json.loads((folder / "card.json").read_text())
+        vae = MODELS[card["model"]].from_pretrained(folder)
+        axes = PCAAxes(**load_file(folder / "axes.safetensors"))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"the bundle in {folder} is damaged ({error}): install or train it again") from error
+    return Bundle(vae.eval(), axes, card)
+
+
+def shipped() -> list[str]:
+    """The names of the bundles that come with the package."""
+    return sorted(card.parent.name for card in SHIPPED.glob("*/card.json"))
