@@ -1,6 +1,7 @@
 """python -m vaelib download | prepare | train: from a Kaggle data set to a trained model; `--help` explains each."""
 
 import argparse
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -131,6 +132,8 @@ def _train(options: argparse.Namespace) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "beta", "seed", "precision", "compile")
     }
     config = replace(config, **{name: value for name, value in given.items() if value is not None})
+    if options.recipe == "vae-anime-cartoon":  # 1000 · mean squared error is another σ at another size
+        config = replace(config, sigma=math.sqrt(3 * options.size**2 / 2000))
     dense = options.model == "dense" or (options.model is None and options.recipe == "vae-anime-cartoon")
     torch.manual_seed(config.seed)
     if dense:
@@ -138,10 +141,10 @@ def _train(options: argparse.Namespace) -> None:
     else:
         vae = VAE(base_channels=options.base_channels, latent_channels=options.latent_channels)
     vae.latent_shape(options.size)  # an unfit size should fail before faces are loaded
-    device = options.device or _best_device()
+    device = _device(options.device)
 
     faces = load_faces(options.faces, options.size, options.count)
-    faces, test = faces.split(test_fraction=min(0.1, 1000 / len(faces)))  # more than 1,000 would only cost time
+    faces, test = faces.split(test_fraction=min(0.1, 1000 / max(1, len(faces))))  # more than 1,000 would only cost time
     folder = options.folder or cache_folder("runs") / options.faces
     parameters = sum(parameter.numel() for parameter in vae.parameters())
     print(
@@ -156,10 +159,15 @@ def _train(options: argparse.Namespace) -> None:
     )
 
 
-def _best_device() -> str:
+def _device(name: str | None):
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # what torch raises for an unknown or a missing one
+        raise ValueError(f"got device {name!r}, expected one that this computer has, such as cpu") from error
 
 
 def _write_look(run) -> None:

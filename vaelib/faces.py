@@ -102,10 +102,7 @@ def load_faces(name: str = "anime", size: int = 64, count: int = DRAWN_COUNT, ve
             f"Make them with: python -m vaelib prepare PICTURES --name {name} --size {size}"
         )
     if name == style and verbose:
-        print(
-            f"The Kaggle {name} faces are not prepared here, so {count:,} drawn ones stand in. "
-            f"For the real ones: python -m vaelib download {name}"
-        )
+        print(f"{count:,} drawn {name} faces stand in. For Kaggle's: python -m vaelib download {name}")
     return _load_drawn(style, size, count)
 
 

@@ -57,6 +57,11 @@ class _VAEBase(nn.Module):
         """Shape of one latent for square pictures of `image_size` pixels."""
         raise NotImplementedError
 
+    @classmethod
+    def _from_pretrained(cls, **options):
+        # The mixin's own default keeps random weights, without a word, where a file has none by that name.
+        return super()._from_pretrained(**{"strict": True} | options)
+
     def _check_pictures(self, x: Tensor) -> None:
         channels = self.image_channels
         if x.ndim != 4 or x.shape[1] != channels:

@@ -31,7 +31,13 @@ def show_faces(rows: dict[str, Tensor], columns: int = 8) -> Figure:
     grids = {title: face_grid(x, columns) for title, x in rows.items()}
     inches = [9 * grid.height / grid.width + 0.3 for grid in grids.values()]
     figure, axes = plt.subplots(
-        len(grids), 1, figsize=(9, sum(inches)), height_ratios=inches, squeeze=False, layout="constrained"
+        len(grids),
+        1,
+        figsize=(9, sum(inches)),
+        dpi=72,  # a grid of faces hardly compresses: at the usual 100 a notebook outgrows what GitHub shows
+        height_ratios=inches,
+        squeeze=False,
+        layout="constrained",
     )
     for axis, (title, grid) in zip(axes.flat, grids.items(), strict=True):
         axis.imshow(np.asarray(grid), interpolation="lanczos")

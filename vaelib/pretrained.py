@@ -54,9 +54,9 @@ class Bundle:
             copy.deepcopy(self.vae).to(dtype, memory_format=torch.contiguous_format).save_pretrained(part)
             save_file(vars(self.axes), Path(part, "axes.safetensors"))
             Path(part, "card.json").write_text(json.dumps(self.card, indent=1) + "\n")
-            for file in sorted(Path(part).iterdir(), key=lambda file: file.name == "card.json"):  # the card last: it
-                with atomic_file(folder / file.name) as path:  # says that a bundle is there
-                    os.replace(file, path)
+            for name in ("config.json", "model.safetensors", "axes.safetensors", "card.json"):
+                with atomic_file(folder / name) as path:  # the card last: it says that a bundle is there
+                    os.replace(Path(part, name), path)
         return folder
 
 
@@ -81,7 +81,8 @@ def load_pretrained(name: str | Path) -> Bundle:
         )
     try:
         card = json.loads((folder / "card.json").read_text())
-        vae = MODELS[card["model"]].from_pretrained(folder)
+        vae = MODELS[card["model"]](**json.loads((folder / "config.json").read_text()))
+        vae.load_state_dict(load_file(folder / "model.safetensors"))
         axes = PCAAxes(**load_file(folder / "axes.safetensors"))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"the bundle in {folder} is damaged ({error}): install or train it again") from error

@@ -51,7 +51,7 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "learning_rate", "sigma"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"got {name}={getattr(self, name)}, expected a positive number")
-        if self.beta < 0:
+        if not self.beta >= 0:  # catches nan too
             raise ValueError(f"got beta={self.beta}, expected 0 or more; 1 is the ELBO")
         for name, choices in {
             "likelihood": ("bernoulli", "gaussian"),
