@@ -1,0 +1,215 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vaelib import drawn
+from vaelib.faces import Faces, load_faces, to_float
+from vaelib.prepare import prepared_path
+
+
+def with_copies(count: int, seed: int = 0) -> Faces:
+    """`count` small pictures, of which many repeat another; the label is the number of the original."""
+    rng = np.random.default_rng(seed)
+    originals = rng.integers(0, 256, (count // 3, 4, 4, 3), dtype=np.uint8)
+    which = rng.integers(0, len(originals), count)
+    return Faces(originals[which], labels={"original": which})
+
+
+def contents(faces: Faces) -> set[bytes]:
+    return {image.tobytes() for image in faces.images}
+
+
+def test_families_are_the_equal_pictures():
+    faces = with_copies(60)
+    assert faces.families.shape == (60,) and faces.families.dtype == np.int64
+    for i in range(60):
+        for j in range(60):
+            same = np.array_equal(faces.images[i], faces.images[j])
+            assert (faces.families[i] == faces.families[j]) == same
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_split_never_parts_copies_and_loses_none(seed):
+    faces = with_copies(300, seed)
+    train, test = faces.split(test_fraction=0.2, seed=seed)
+    assert not contents(train) & contents(test)
+    assert len(train) + len(test) == 300
+    assert contents(train) | contents(test) == contents(faces)
+
+
+def test_split_takes_the_fraction_of_the_distinct_faces():
+    faces = with_copies(3000)
+    distinct = len(contents(faces))
+    for fraction in (0.05, 0.1, 0.5):
+        _, test = faces.split(fraction)
+        assert len(contents(test)) == round(fraction * distinct)
+
+
+def test_split_is_the_same_for_the_same_seed():
+    faces = with_copies(200)
+    for first, second in zip(faces.split(seed=1), faces.split(seed=1), strict=True):
+        np.testing.assert_array_equal(first.images, second.images)
+    assert contents(faces.split(seed=1)[1]) != contents(faces.split(seed=2)[1])
+
+
+def test_split_keeps_order_and_labels():
+    train, test = with_copies(90).split()
+    originals = with_copies(90)
+    for part in (train, test):
+        for image, original in zip(part.images, part.labels["original"], strict=True):
+            row = list(originals.labels["original"]).index(original)
+            np.testing.assert_array_equal(image, originals.images[row])
+
+
+def test_split_leaves_a_face_on_each_side():
+    two = Faces(np.stack([np.zeros((4, 4, 3), np.uint8), np.ones((4, 4, 3), np.uint8)]))
+    for fraction in (0.001, 0.999):
+        assert [len(part) for part in two.split(fraction)] == [1, 1]
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, 20])
+def test_split_wants_a_fraction(fraction):
+    with pytest.raises(ValueError, match=f"got test_fraction={fraction}, expected a number between 0 and 1"):
+        with_copies(9).split(fraction)
+
+
+def test_split_wants_two_different_faces():
+    with pytest.raises(ValueError, match="got 5 faces of which 1 are different, expected at least 2"):
+        Faces(np.zeros((5, 4, 4, 3), np.uint8)).split()
+    with pytest.raises(ValueError, match="got 0 faces of which 0 are different"):
+        Faces(np.zeros((0, 4, 4, 3), np.uint8)).split()
+
+
+def test_select_by_rows_and_by_mask():
+    faces = with_copies(6)
+    rows = faces.select([4, 1])
+    np.testing.assert_array_equal(rows.images, faces.images[[4, 1]])
+    np.testing.assert_array_equal(rows.labels["original"], faces.labels["original"][[4, 1]])
+    mask = faces.labels["original"] == faces.labels["original"][0]
+    assert len(faces.select(mask)) == mask.sum()
+
+
+@pytest.mark.parametrize("rows", [slice(1, 4), [1, 2, 3], range(1, 4), np.array([1, 2, 3])])
+def test_batch_is_float_channels_first_between_0_and_1(rows):
+    faces = with_copies(6)
+    batch = faces.batch(rows)
+    assert batch.dtype == torch.float32 and batch.shape == (3, 3, 4, 4)
+    np.testing.assert_array_equal(batch.numpy(), faces.images[1:4].transpose(0, 3, 1, 2) / np.float32(255))
+    assert faces.batch().shape == (6, 3, 4, 4)
+
+
+def test_to_float_spans_0_to_1_and_is_channels_last():
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).expand(2, 4, 4, 3).contiguous()
+    x = to_float(images)
+    assert x[0, :, 0, 0].tolist() == [0.0, pytest.approx(0.2), 1.0]
+    assert x.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((2, 4, 4, 3), np.float32),
+        np.zeros((4, 4, 3), np.uint8),
+        np.zeros((2, 3, 4, 4), np.uint8),
+        np.zeros((2, 4, 4, 1), np.uint8),
+    ],
+)
+def test_faces_wants_uint8_pictures(images):
+    with pytest.raises(ValueError, match=r"expected uint8 \(N, H, W, 3\)"):
+        Faces(images)
+
+
+def test_faces_wants_a_label_for_each():
+    with pytest.raises(ValueError, match="got 1 labels 'hair' for 2 images"):
+        Faces(np.zeros((2, 4, 4, 3), np.uint8), labels={"hair": np.zeros(1)})
+
+
+def test_repr_says_what_it_is():
+    faces = Faces(np.zeros((2000, 4, 6, 3), np.uint8), "mine")
+    assert repr(faces) == "Faces('mine', prepared: 2,000 of 6×4 pixels)"
+    assert len(faces) == 2000
+
+
+# --------------------------------------------------------------------------------------------------- load_faces
+
+
+def write_prepared(name: str, size: int = 64, count: int = 3) -> np.ndarray:
+    images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    np.save(prepared_path(name, size), images)
+    return images
+
+
+@pytest.mark.parametrize("style", ["anime", "cartoon"])
+def test_stand_ins_are_announced(empty_cache, capsys, style):
+    faces = load_faces(style, count=4)
+    assert (faces.name, faces.origin, faces.images.shape) == (f"drawn-{style}", "drawn", (4, 64, 64, 3))
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert f"4 drawn {style} faces stand in." in said
+    assert f"python -m vaelib download {style}" in said
+
+    load_faces(style, count=4, verbose=False)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("style", ["anime", "cartoon"])
+def test_drawn_faces_by_name(empty_cache, capsys, style):
+    faces = load_faces(f"drawn-{style}", size=32, count=5)
+    assert capsys.readouterr().out == "", "who asks for drawn faces needs no word about it"
+    images, labels = drawn.draw_faces(style, 5, 32)
+    np.testing.assert_array_equal(faces.images, images)
+    assert list(faces.labels) == list(labels)
+    for factor, values in labels.items():
+        np.testing.assert_array_equal(faces.labels[factor], values)
+
+
+def test_drawn_faces_are_kept_and_memory_mapped(empty_cache):
+    first = load_faces("drawn-anime", size=32, count=5)
+    kept = {path: path.stat().st_mtime_ns for path in (empty_cache / "drawn").iterdir()}
+    again = load_faces("drawn-anime", size=32, count=5)
+    assert {path: path.stat().st_mtime_ns for path in (empty_cache / "drawn").iterdir()} == kept
+    assert isinstance(again.images, np.memmap)
+    np.testing.assert_array_equal(first.images, again.images)
+
+
+def test_prepared_faces_win(empty_cache, capsys):
+    images = write_prepared("anime")
+    faces = load_faces("anime")
+    assert (faces.name, faces.origin) == ("anime", "prepared")
+    np.testing.assert_array_equal(faces.images, images)
+    assert capsys.readouterr().out == ""
+    assert load_faces("drawn-anime", count=2).origin == "drawn"
+    assert load_faces("anime", size=32, count=2).origin == "drawn", "only 64 pixels are prepared"
+
+
+def test_an_unknown_name_lists_the_known_ones(empty_cache):
+    write_prepared("mine")
+    write_prepared("small", size=32)
+    prepared_path(".part-7-killed", 64).write_bytes(b"half")
+    with pytest.raises(FileNotFoundError, match="no faces called 'yours' at 64 pixels") as error:
+        load_faces("yours")
+    assert "there are: anime, cartoon, drawn-anime, drawn-cartoon, mine. " in str(error.value)
+    assert "python -m vaelib prepare PICTURES --name yours --size 64" in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"not an array at all", "half"])
+def test_a_damaged_array(empty_cache, content):
+    write_prepared("mine")
+    path = prepared_path("mine", 64)
+    path.write_bytes(path.read_bytes()[:20_000] if content == "half" else content)
+    with pytest.raises(ValueError, match=r"mine-64.npy is damaged .*; delete it and prepare the faces again"):
+        load_faces("mine")
+
+
+def test_an_array_of_something_else(empty_cache):
+    np.save(prepared_path("mine", 64), np.zeros(7))
+    with pytest.raises(ValueError, match="got images of float64"):
+        load_faces("mine")
+
+
+def test_no_file_of_the_package_is_the_cache(empty_cache):
+    load_faces("drawn-anime", size=32, count=1)
+    assert all(empty_cache in path.parents for path in Path(empty_cache).rglob("*.npy"))
+    assert len(list(empty_cache.rglob("*.npy"))) == 1

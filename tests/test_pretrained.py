@@ -1,0 +1,146 @@
+import json
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+
+from vaelib import pretrained
+from vaelib.latents import encode_faces, fit_pca
+from vaelib.model import DenseVAE
+from vaelib.pretrained import Bundle, load_pretrained, make_bundle, shipped
+
+NO_PICKLE = {".safetensors", ".json", ".md"}
+
+
+@pytest.fixture
+def bundle(tiny_vae, faces) -> Bundle:
+    return make_bundle(tiny_vae, faces, {"recipe": "none", "scores": {"psnr": 12.5}})
+
+
+def test_a_bundle_knows_what_it_holds(bundle, faces):
+    assert bundle.card == {
+        "model": "VAE",
+        "image_size": 64,
+        "faces": "drawn-anime",
+        "recipe": "none",
+        "scores": {"psnr": 12.5},
+    }
+    assert not bundle.vae.training
+    expected = fit_pca(encode_faces(bundle.vae, faces).mean, 12)
+    torch.testing.assert_close(bundle.axes.directions, expected.directions)
+
+
+def test_its_priors_are_the_published_ones(bundle):
+    priors = bundle.priors
+    assert {name: prior.scale for name, prior in priors.items()} == {"normal": 1.0, "wide": 2.0, "exponential": 0.7}
+    for prior in priors.values():
+        z = prior.sample(2, torch.Generator().manual_seed(0))
+        assert bundle.vae.decode(z).shape == (2, 3, 64, 64)
+
+
+def test_save_and_load_bit_for_bit_without_a_network(tmp_path, monkeypatch, bundle):
+    monkeypatch.setattr(socket, "socket", lambda *args, **options: pytest.fail("no network needed"))
+    assert bundle.save(tmp_path / "mine") == tmp_path / "mine"
+    loaded = load_pretrained(tmp_path / "mine")
+    assert loaded.card == bundle.card
+    assert loaded.vae.state_dict().keys() == bundle.vae.state_dict().keys()
+    assert all(torch.equal(value, loaded.vae.state_dict()[name]) for name, value in bundle.vae.state_dict().items())
+    assert all(torch.equal(value, vars(loaded.axes)[name]) for name, value in vars(bundle.axes).items())
+    assert not loaded.vae.training
+    assert {path.suffix for path in (tmp_path / "mine").iterdir()} <= NO_PICKLE
+
+
+def test_a_dense_network_too(tmp_path, faces):
+    small = DenseVAE(image_size=64, latent_dim=5)
+    make_bundle(small, faces, {}).save(tmp_path)
+    loaded = load_pretrained(tmp_path)
+    assert isinstance(loaded.vae, DenseVAE)
+    assert len(loaded.axes) == 5, "five latents have no twelve axes"
+    z = torch.randn(2, 5)
+    assert torch.equal(loaded.vae.decode(z), small.decode(z))
+
+
+def test_few_faces_give_few_axes(tiny_vae, faces):
+    assert len(make_bundle(tiny_vae, faces.select(range(6)), {}).axes) == 5
+
+
+def test_float16_halves_the_file_and_hardly_changes_the_faces(tmp_path, bundle, x):
+    bundle.save(tmp_path / "full")
+    bundle.save(tmp_path / "half", torch.float16)
+    full, half = (tmp_path / name / "model.safetensors" for name in ("full", "half"))
+    assert half.stat().st_size < 0.6 * full.stat().st_size
+    loaded = load_pretrained(tmp_path / "half")
+    assert {parameter.dtype for parameter in loaded.vae.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in bundle.vae.parameters()} == {torch.float32}, "the bundle stays as it was"
+    for name, value in bundle.vae.state_dict().items():
+        torch.testing.assert_close(loaded.vae.state_dict()[name], value, rtol=1e-3, atol=1e-6)
+    with torch.no_grad():
+        faces, expected = (vae.decode(vae.encode(x).mean) for vae in (loaded.vae, bundle.vae))
+    torch.testing.assert_close(faces, expected, atol=0.01, rtol=0)
+
+
+def test_saving_again_replaces_the_first(tmp_path, bundle):
+    bundle.save(tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    newer = Bundle(bundle.vae, bundle.axes, bundle.card | {"recipe": "another"})
+    newer.save(tmp_path)
+    assert load_pretrained(tmp_path).card["recipe"] == "another"
+    assert {path.name for path in tmp_path.iterdir()} == names, "nothing temporary stays"
+
+
+@pytest.mark.parametrize("name", ["no-such-model", "~/no/such/folder", "empty"])
+def test_an_unknown_name_says_which_there_are(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=f"no bundle called '{name}': those that ship are") as error:
+        load_pretrained(name)
+    assert all(known in str(error.value) for known in shipped())
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "axes.safetensors", "card.json"])
+@pytest.mark.parametrize("damage", ["truncated", "text", "empty", "missing"])
+def test_damaged_files(tmp_path, bundle, file, damage):
+    path = bundle.save(tmp_path) / file
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes({"truncated": content[: len(content) // 2], "text": b"[1]", "empty": b""}[damage])
+    no_card = (file, damage) == ("card.json", "missing")
+    with pytest.raises(
+        FileNotFoundError if no_card else ValueError, match="no bundle called" if no_card else "damaged"
+    ):
+        load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"model": "GAN"}, {"model": "DenseVAE"}, {"model": None}])
+def test_a_card_of_another_model(tmp_path, bundle, change):
+    bundle.save(tmp_path)
+    (tmp_path / "card.json").write_text(json.dumps(bundle.card | change))
+    with pytest.raises(ValueError, match="is damaged"):
+        load_pretrained(tmp_path)
+
+
+def test_a_damaged_config(tmp_path, bundle):
+    (bundle.save(tmp_path) / "config.json").write_text('{"base_channels": 6}')
+    with pytest.raises(ValueError, match="is damaged"):
+        load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_what_ships_loads_by_name_and_makes_faces(name, monkeypatch):
+    monkeypatch.setattr(socket, "socket", lambda *args, **options: pytest.fail("no network needed"))
+    bundle = load_pretrained(name)
+    assert len(bundle.axes) == 12
+    with torch.no_grad():
+        mean_face, other = bundle.vae.decode(bundle.axes.latents(torch.tensor([[0.0] * 12, [2.0] + [0.0] * 11])))
+    assert mean_face.shape == (3, bundle.image_size, bundle.image_size)
+    assert mean_face.std() > 0.05, "a face, not a flat colour"
+    assert (mean_face - other).abs().mean() > 0.01, "the first axis moves it"
+
+
+def test_no_pickle_ships():
+    files = [path for path in Path(pretrained.SHIPPED).rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= NO_PICKLE
+    assert all(path.read_bytes()[:2] != b"PK" for path in files)  # torch.save writes a zip

@@ -1,0 +1,319 @@
+import copy
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from vaelib.faces import Faces, load_faces
+from vaelib.metrics import evaluate
+from vaelib.model import VAE, DenseVAE
+from vaelib.training import CHECKPOINT, RECIPES, TrainConfig, _batches, _flip_half, loss_terms, train
+
+QUICK = TrainConfig(epochs=2, batch_size=16, learning_rate=2e-3, precision="float32")
+
+
+@pytest.fixture(scope="module")
+def small(session_cache) -> Faces:
+    """50 drawn faces of 32×32 pixels: three batches of 16 and two faces left over."""
+    return load_faces("drawn-cartoon", size=32, count=50)
+
+
+def network(kind: type = VAE, seed: int = 0):
+    torch.manual_seed(seed)
+    if kind is VAE:
+        return VAE(base_channels=4, latent_channels=8)
+    return DenseVAE(image_size=32, latent_dim=8)
+
+
+def same_weights(a, b) -> bool:
+    return all(torch.equal(value, b.state_dict()[name]) for name, value in a.state_dict().items())
+
+
+def losses(history: list[dict]) -> list[dict]:
+    """A history without its only entry that a clock decides."""
+    return [{name: value for name, value in entry.items() if name != "faces_per_second"} for entry in history]
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+# ------------------------------------------------------------------------------------------------------ learning
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_the_loss_goes_down(small, likelihood):
+    run = train(network(), small, replace(QUICK, epochs=6, likelihood=likelihood), test=small.select(range(20)))
+    first, last = run.history[0], run.history[-1]
+    assert last["loss"] < first["loss"]
+    assert last["distortion"] < first["distortion"]
+    assert last["test_loss"] < first["test_loss"]
+    assert last["test_psnr"] > first["test_psnr"]
+
+
+@pytest.mark.parametrize("style", ["anime", "cartoon"])
+def test_the_loss_of_real_faces_that_it_never_saw_goes_down(real_prepared, style):
+    images = np.load(real_prepared[style].path, mmap_mode="r")[:512]
+    faces, test = Faces(images, style).split(test_fraction=0.125)
+    config = replace(QUICK, epochs=3, batch_size=64)
+    run = train(network(), faces, config, test=test)
+    test_losses = [entry["test_loss"] for entry in run.history]
+    assert test_losses[-1] < test_losses[0]
+    assert run.history[-1]["test_psnr"] > run.history[0]["test_psnr"]
+
+
+def test_bfloat16_learns_too_and_keeps_float32_weights(small):
+    run = train(network(), small, replace(QUICK, epochs=4, precision="bfloat16"))
+    assert run.history[-1]["loss"] < run.history[0]["loss"]
+    assert {parameter.dtype for parameter in run.vae.parameters()} == {torch.float32}
+
+
+def test_a_larger_beta_lowers_the_rate(small):
+    rates = [train(network(), small, replace(QUICK, epochs=4, beta=beta)).history[-1]["rate"] for beta in (0.1, 100)]
+    assert rates[1] < 0.5 * rates[0]
+
+
+def test_a_history_entry_says_what_it_measured(small):
+    test = small.select(range(20))
+    run = train(network(), small, QUICK, test=test)
+    assert [entry["epoch"] for entry in run.history] == [1, 2]
+    last = run.history[-1]
+    assert last["loss"] == pytest.approx(last["distortion"] + QUICK.beta * last["rate"], rel=1e-5)
+    scores = evaluate(run.vae, test)
+    assert last["test_psnr"] == pytest.approx(scores["psnr"], rel=1e-5)
+    assert last["test_rate"] == pytest.approx(scores["rate"], rel=1e-5)
+    assert last["faces_per_second"] > 0
+    assert "test_psnr" not in train(network(), small, QUICK).history[-1]
+
+
+def test_the_model_comes_back_ready_to_use(small):
+    run = train(network(), small, QUICK)
+    assert not run.vae.training
+    calls = []
+    train(network(), small, QUICK, on_epoch=lambda run: calls.append(len(run.history)))
+    assert calls == [1, 2]
+
+
+def test_loss_terms_add_up(small):
+    vae, x = network().eval(), small.batch(slice(8))
+    torch.manual_seed(0)
+    loss, distortion, rate = loss_terms(vae, x, replace(QUICK, beta=3.0))
+    torch.testing.assert_close(loss, distortion + 3 * rate)
+    assert loss.requires_grad
+
+
+# --------------------------------------------------------------------------------------------------- determinism
+
+
+def test_same_seed_same_weights(small):
+    first, second = (train(network(), small, QUICK) for _ in range(2))
+    assert same_weights(first.vae, second.vae)
+    assert losses(first.history) == losses(second.history)
+    other = train(network(), small, replace(QUICK, seed=7))
+    assert not same_weights(first.vae, other.vae)
+
+
+def test_training_leaves_the_callers_random_numbers_alone(small):
+    vae = network()
+    torch.manual_seed(5)
+    train(vae, small, QUICK, test=small)
+    after = torch.rand(3)
+    torch.manual_seed(5)
+    assert torch.equal(after, torch.rand(3))
+
+
+# -------------------------------------------------------------------------------------------------------- resume
+
+
+@pytest.mark.parametrize("kind", [VAE, DenseVAE])  # DenseVAE has dropout: more randomness to repeat
+def test_resume_from_disk_is_as_if_it_had_never_stopped(tmp_path, small, kind):
+    config, test = replace(QUICK, epochs=4), small.select(range(20))
+    whole = train(network(kind), small, config, test=test)
+
+    train(network(kind), small, replace(config, epochs=2), test=test, folder=tmp_path)
+    resumed = train(network(kind, seed=99), small, config, test=test, folder=tmp_path, resume=True)
+    assert losses(resumed.history) == losses(whole.history)
+    assert same_weights(resumed.vae, whole.vae)
+
+
+def test_resume_in_memory_is_as_if_it_had_never_stopped(small):
+    whole = train(network(), small, replace(QUICK, epochs=4))
+    stopped = train(network(), small, QUICK)
+    assert stopped.resume(epochs=4) is stopped
+    assert losses(stopped.history) == losses(whole.history)
+    assert same_weights(stopped.vae, whole.vae)
+
+
+def test_resume_after_an_interrupt(tmp_path, small):
+    def press_stop(run):
+        if len(run.history) == 2:
+            raise KeyboardInterrupt
+
+    config = replace(QUICK, epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        train(network(), small, config, folder=tmp_path, on_epoch=press_stop)
+    resumed = train(network(), small, config, folder=tmp_path, resume=True)
+    assert same_weights(resumed.vae, train(network(), small, config).vae)
+
+
+def test_resume_of_a_finished_run_changes_nothing(tmp_path, small):
+    done = train(network(), small, QUICK, folder=tmp_path)
+    again = train(network(seed=99), small, QUICK, folder=tmp_path, resume=True)
+    assert same_weights(done.vae, again.vae)
+    assert again.history == done.history
+
+
+def test_a_folder_holds_the_checkpoint_and_the_history(tmp_path, small):
+    run = train(network(), small, QUICK, folder=tmp_path / "runs" / "first")
+    assert files(tmp_path / "runs" / "first") == {CHECKPOINT, "history.json"}
+    assert json.loads((tmp_path / "runs" / "first" / "history.json").read_text()) == run.history
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, small):
+    resource = pytest.importorskip("resource", reason="no file size limit on Windows")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_the_disk(run):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # too little for the next checkpoint
+
+    try:
+        with pytest.raises((SafetensorError, OSError), match="File too large"):
+            train(network(), small, replace(QUICK, epochs=3), folder=tmp_path, on_epoch=fill_the_disk)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert files(tmp_path) == {CHECKPOINT, "history.json"}
+    resumed = train(network(), small, replace(QUICK, epochs=1), folder=tmp_path, resume=True)
+    assert len(resumed.history) == 1
+    assert same_weights(resumed.vae, train(network(), small, replace(QUICK, epochs=1)).vae)
+
+
+# ----------------------------------------------------------------------------------------------------- bad input
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path, small):
+    train(network(), small, replace(QUICK, epochs=1), folder=tmp_path)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    with pytest.raises(FileExistsError, match="already holds a run: pass resume=True"):
+        train(network(), small, QUICK, folder=tmp_path)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_nothing_to_resume(tmp_path, small):
+    with pytest.raises(FileNotFoundError, match=f"no {CHECKPOINT} in .*nothing to resume"):
+        train(network(), small, QUICK, folder=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="got resume=True without a folder"):
+        train(network(), small, QUICK, resume=True)
+
+
+def test_a_checkpoint_of_another_network(tmp_path, small):
+    train(network(), small, replace(QUICK, epochs=1), folder=tmp_path)
+    for other in (VAE(base_channels=6, latent_channels=8), network(DenseVAE)):
+        with pytest.raises(ValueError, match=f"does not fit this {type(other).__name__}: .*another network"):
+            train(other, small, QUICK, folder=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
+def test_a_damaged_checkpoint(tmp_path, small, damage):
+    train(network(), small, replace(QUICK, epochs=1), folder=tmp_path)
+    content = (tmp_path / CHECKPOINT).read_bytes()
+    damaged = {"truncated": content[: len(content) // 2], "text": b"not tensors", "empty": b""}[damage]
+    (tmp_path / CHECKPOINT).write_bytes(damaged)
+    with pytest.raises(ValueError, match=f"{CHECKPOINT} can't be read .*damaged"):
+        train(network(), small, QUICK, folder=tmp_path, resume=True)
+
+
+def test_pictures_of_a_size_that_does_not_fit(tmp_path):
+    faces = Faces(np.zeros((20, 48, 48, 3), np.uint8))
+    with pytest.raises(ValueError, match="got a side of 48 pixels, expected a multiple of 32"):
+        train(network(), faces, QUICK, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_explodes_stops_the_run_and_spares_the_checkpoint(tmp_path, small):
+    good = train(network(), small, replace(QUICK, epochs=1), folder=tmp_path)
+    weights = copy.deepcopy(good.vae)
+    wild = replace(QUICK, epochs=5, learning_rate=1e6)
+    with pytest.raises(FloatingPointError, match=r"smaller learning_rate than 1000000.0 .* last good state is in"):
+        train(network(), small, wild, folder=tmp_path, resume=True)
+    resumed = train(network(), small, replace(QUICK, epochs=1), folder=tmp_path, resume=True)
+    assert len(resumed.history) == 1
+    assert same_weights(resumed.vae, weights)
+
+
+def test_an_explosion_in_the_first_epoch_promises_no_checkpoint(tmp_path, small):
+    with pytest.raises(FloatingPointError, match="in epoch 1") as error:
+        train(network(), small, replace(QUICK, learning_rate=math.inf), folder=tmp_path)
+    assert "last good state" not in str(error.value)
+    assert files(tmp_path) == set()
+
+
+def test_weights_that_the_last_step_ruined_are_not_saved(tmp_path, small):
+    """One batch per epoch: the loss is still finite, since it was computed before the step."""
+    config = replace(QUICK, batch_size=50, learning_rate=math.inf)
+    with pytest.raises(FloatingPointError, match="training diverged in epoch 1"):
+        train(network(), small, config, folder=tmp_path)
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"epochs": 0}, "got epochs=0, expected a positive number"),
+        ({"batch_size": -1}, "got batch_size=-1, expected a positive number"),
+        ({"learning_rate": 0.0}, "got learning_rate=0.0, expected a positive number"),
+        ({"learning_rate": float("nan")}, "got learning_rate=nan, expected a positive number"),
+        ({"sigma": 0}, "got sigma=0, expected a positive number"),
+        ({"beta": -0.1}, "got beta=-0.1, expected 0 or more; 1 is the ELBO"),
+        ({"beta": float("nan")}, "got beta=nan, expected 0 or more"),
+        ({"likelihood": "laplace"}, "got likelihood='laplace', expected one of bernoulli, gaussian"),
+        ({"precision": "float16"}, "got precision='float16', expected one of auto, float32, bfloat16"),
+    ],
+)
+def test_a_config_says_what_is_wrong(given, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**given)
+
+
+def test_the_published_recipes():
+    anime, cartoon = RECIPES["anime-vae"], RECIPES["vae-anime-cartoon"]
+    assert (anime.learning_rate, anime.batch_size, anime.epochs, anime.flip, anime.seed) == (5e-4, 256, 200, True, 42)
+    assert (cartoon.learning_rate, cartoon.batch_size, cartoon.epochs, cartoon.flip) == (5e-4, 32, 5, False)
+    assert replace(TrainConfig(), beta=anime.beta) == anime, "the defaults are Anime VAE's recipe"
+    assert TrainConfig().beta == pytest.approx(anime.beta)
+
+
+# ------------------------------------------------------------------------------------------------- batches, flips
+
+
+@pytest.mark.parametrize("count, batch_size", [(50, 16), (48, 16), (10, 16), (16, 16), (17, 16), (3, 1)])
+def test_batches_cover_the_rows_without_repeats(count, batch_size):
+    batches = _batches(count, batch_size)
+    rows = torch.cat(batches).tolist()
+    assert len(set(rows)) == len(rows), "no face twice in an epoch"
+    assert set(rows) <= set(range(count))
+    if count < batch_size:
+        assert len(rows) == count, "a set smaller than a batch is one batch"
+    else:
+        assert {len(batch) for batch in batches} == {batch_size}
+        assert count - len(rows) < batch_size, "only what fills no batch waits for another epoch"
+
+
+def test_every_row_comes_up_sooner_or_later():
+    torch.manual_seed(0)
+    seen = {row for _ in range(30) for batch in _batches(50, 16) for row in batch.tolist()}
+    assert seen == set(range(50))
+
+
+def test_half_of_the_pictures_are_mirrored():
+    torch.manual_seed(0)
+    x = torch.rand(1000, 3, 2, 4)
+    flipped = _flip_half(x)
+    mirrored = (flipped == x.flip(3)).flatten(1).all(1)
+    kept = (flipped == x).flatten(1).all(1)
+    assert (mirrored ^ kept).all(), "each is one or the other"
+    assert 400 < mirrored.sum() < 600
