@@ -28,10 +28,10 @@ def main() -> None:
     grids: dict[str, list[Image.Image]] = {"faces": [], "reconstructions": [], "noise": [], "traversals": []}
     for style in STYLES:
         bundle = vaelib.load_pretrained(f"drawn-{style}")
-        test = vaelib.load_faces(f"drawn-{style}").split()[1]
+        unseen = vaelib.Faces(vaelib.draw_faces(style, 16, seed=5)[0])  # a seed that no training used
         large = vaelib.draw_faces(style, 12, size=128, seed=1)[0]
         grids["faces"].append(face_grid(torch.from_numpy(large).permute(0, 3, 1, 2) / 255, columns=4))
-        grids["reconstructions"].append(face_grid(reconstruction_grid(bundle.vae, test.batch(range(16)))))
+        grids["reconstructions"].append(face_grid(reconstruction_grid(bundle.vae, unseen.batch())))
         z = bundle.priors["normal"].sample(32, torch.Generator().manual_seed(1))
         grids["noise"].append(face_grid(decode(bundle.vae, z)))
         grids["traversals"].append(face_grid(traversal_grid(bundle.vae, bundle.axes, rows=5), columns=7))
