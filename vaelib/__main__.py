@@ -6,6 +6,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from vaelib.storage import cache_folder
 
 
@@ -14,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, SafetensorError) as error:  # the last: a disk that is full
         print(f"vaelib: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
