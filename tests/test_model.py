@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from vaelib.model import VAE, DenseVAE, Posterior
+from vaelib.model import VAE, DenseVAE, Posterior, inference
 
 
 def trainable(module: nn.Module) -> int:
@@ -225,3 +225,11 @@ def test_weights_of_another_network_are_an_error_not_random_numbers(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(RuntimeError, match="Missing key"):
         VAE.from_pretrained(tmp_path)
+
+
+def test_inference_puts_the_mode_back_even_after_an_error(tiny_vae, x):
+    tiny_vae.train()
+    with pytest.raises(ValueError), inference(tiny_vae) as device:
+        assert not tiny_vae.training and not torch.is_grad_enabled()
+        tiny_vae.encode(x[:, :2].to(device))
+    assert tiny_vae.training and torch.is_grad_enabled()

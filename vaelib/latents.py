@@ -7,19 +7,16 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from vaelib.faces import Faces
-from vaelib.model import Posterior
+from vaelib.model import Posterior, inference
 
 
-@torch.inference_mode()
 def encode_faces(vae: nn.Module, faces: Faces, batch_size: int = 256) -> Posterior:
     """The posteriors of all `faces`, on the CPU: `mean` and `log_var` are float32 (N, *latent_shape)."""
-    was_training, device = vae.training, next(vae.parameters()).device
-    vae.eval()
-    posteriors = [
-        vae.encode(faces.batch(slice(start, start + batch_size)).to(device))
-        for start in range(0, len(faces), batch_size)
-    ]
-    vae.train(was_training)
+    with inference(vae) as device:
+        posteriors = [
+            vae.encode(faces.batch(slice(start, start + batch_size)).to(device))
+            for start in range(0, len(faces), batch_size)
+        ]
     return Posterior(
         torch.cat([posterior.mean for posterior in posteriors]).cpu(),
         torch.cat([posterior.log_var for posterior in posteriors]).cpu(),

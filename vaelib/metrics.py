@@ -6,6 +6,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 from vaelib.faces import Faces
 from vaelib.losses import kl_divergence, kl_per_dimension
+from vaelib.model import inference
 
 
 def psnr(x_hat: Tensor, x: Tensor) -> Tensor:
@@ -24,31 +25,24 @@ def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
     return structural_similarity_index_measure(x_hat, x, data_range=1.0, reduction="none")
 
 
-@torch.inference_mode()
 def reconstruct(vae: nn.Module, x: Tensor) -> Tensor:
     """Decode the posterior's mean: float (B, 3, H, W) in [0, 1] -> the same. Batch norm uses its running averages."""
-    was_training = vae.training
-    vae.eval()
-    x_hat = vae.decode(vae.encode(x).mean)
-    vae.train(was_training)
-    return x_hat
+    with inference(vae):
+        return vae.decode(vae.encode(x).mean)
 
 
-@torch.inference_mode()
 def evaluate(vae: nn.Module, faces: Faces, batch_size: int = 256) -> dict[str, float]:
     """Means over all `faces`: `psnr` (dB) and `ssim` of posterior-mean reconstructions, `rate` (nats per image), and
     `active_units`, the number of latent dimensions with a mean KL above 0.01 nats. Use faces kept out of training.
     """
-    was_training, device = vae.training, next(vae.parameters()).device
-    vae.eval()
     scores, kl = [], []
-    for start in range(0, len(faces), batch_size):
-        x = faces.batch(slice(start, start + batch_size)).to(device)
-        posterior = vae.encode(x)
-        x_hat = vae.decode(posterior.mean)
-        scores.append(torch.stack([psnr(x_hat, x), ssim(x_hat, x), kl_divergence(posterior)]))
-        kl.append(kl_per_dimension(posterior).flatten(1))
-    vae.train(was_training)
+    with inference(vae) as device:
+        for start in range(0, len(faces), batch_size):
+            x = faces.batch(slice(start, start + batch_size)).to(device)
+            posterior = vae.encode(x)
+            x_hat = vae.decode(posterior.mean)
+            scores.append(torch.stack([psnr(x_hat, x), ssim(x_hat, x), kl_divergence(posterior)]))
+            kl.append(kl_per_dimension(posterior).flatten(1))
     means = torch.cat(scores, 1).mean(1).tolist()
     active = int((torch.cat(kl).mean(0) > 0.01).sum())
     return dict(zip(("psnr", "ssim", "rate"), means, strict=True)) | {"active_units": active}

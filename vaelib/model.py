@@ -4,6 +4,8 @@ Both speak one interface: `encode(x) -> Posterior`, `decode(z) -> pictures`, `fo
 `latent_shape(image_size)`. Pictures are float in [0, 1] at the border; the encoder rescales for itself.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -27,6 +29,18 @@ class Posterior:
         """Draw z = mean + σ·ε with ε ~ N(0, 1), same shape as `mean` (the reparameterisation trick)."""
         noise = torch.empty_like(self.mean).normal_(generator=generator)
         return self.mean + (0.5 * self.log_var).exp() * noise
+
+
+@contextmanager
+def inference(vae: nn.Module) -> Iterator[torch.device]:
+    """Evaluation mode without gradients, then as it was before, whatever happens; hands out the model's device."""
+    was_training = vae.training
+    vae.eval()
+    try:
+        with torch.inference_mode():
+            yield next(vae.parameters()).device
+    finally:
+        vae.train(was_training)
 
 
 class _VAEBase(nn.Module):

@@ -13,6 +13,7 @@ from torchvision.utils import make_grid
 
 from vaelib.latents import PCAAxes
 from vaelib.metrics import reconstruct
+from vaelib.model import inference
 from vaelib.priors import published_priors
 
 # Okabe and Ito's palette: told apart by colour-blind readers too.
@@ -57,14 +58,10 @@ def reconstruction_grid(vae: nn.Module, x: Tensor, columns: int = 8) -> Tensor:
     return torch.cat([row for pair in zip(above, below, strict=True) for row in pair])
 
 
-@torch.inference_mode()
 def decode(vae: nn.Module, z: Tensor) -> Tensor:
     """Faces (B, 3, H, W) on the CPU for latents `z`, with batch norm in its inference mode."""
-    was_training = vae.training
-    vae.eval()
-    x_hat = vae.decode(z.to(next(vae.parameters()).device)).cpu()
-    vae.train(was_training)
-    return x_hat
+    with inference(vae) as device:
+        return vae.decode(z.to(device)).cpu()
 
 
 def noise_grids(vae: nn.Module, image_size: int, count: int = 16, seed: int = 0) -> dict[str, Tensor]:
