@@ -67,7 +67,7 @@ def real_faces() -> Path:
 @pytest.fixture(scope="session")
 def real_prepared(real_faces, tmp_path_factory) -> dict:
     """Both archives prepared, once for all tests: {"anime": Report, "cartoon": Report}, in a cache of their own."""
-    from vaelib.prepare import prepare
+    from vaelib.preparing import prepare
 
     archives = {"anime": "animefacedataset.zip", "cartoon": "cartoon-faces-googles-cartoon-set.zip"}
     with pytest.MonkeyPatch.context() as patch:

@@ -6,7 +6,7 @@ import torch
 
 from vaelib import drawn
 from vaelib.faces import Faces, load_faces, to_float
-from vaelib.prepare import prepared_path
+from vaelib.preparing import prepared_path
 
 
 def with_copies(count: int, seed: int = 0) -> Faces:

@@ -6,6 +6,8 @@ Every public name is imported on first use, so `import vaelib` costs next to not
 import importlib
 
 _HOME_OF = {
+    "download": "downloading",
+    "prepare": "preparing",
     "draw_face": "drawn",
     "draw_faces": "drawn",
     "Faces": "faces",

@@ -107,8 +107,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _download(options: argparse.Namespace) -> None:
-    from vaelib.download import DATASETS, download
-    from vaelib.prepare import prepare
+    from vaelib.downloading import DATASETS, download
+    from vaelib.preparing import prepare
 
     dataset = DATASETS[options.name]
     print(f"{dataset.url}: {dataset.pictures:,} pictures, licence: {dataset.licence}")
@@ -116,7 +116,7 @@ def _download(options: argparse.Namespace) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from vaelib.prepare import prepare
+    from vaelib.preparing import prepare
 
     print(prepare(options.source, options.name, options.size, options.crop))
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vaelib import drawn
-from vaelib.prepare import prepared_path
+from vaelib.preparing import prepared_path
 from vaelib.storage import atomic_file, cache_folder
 
 DRAWN_COUNT = 4000

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from vaelib.__main__ import main
-from vaelib.download import DATASETS, download
+from vaelib.downloading import DATASETS, download
 from vaelib.drawn import draw_faces
 from vaelib.faces import load_faces
-from vaelib.prepare import prepare
+from vaelib.preparing import prepare
 
 SERVICE = "/v1/datasets.DatasetApiService"
 

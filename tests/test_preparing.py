@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from vaelib.faces import load_faces
-from vaelib.prepare import prepare, prepared_path, recognise, to_face
+from vaelib.preparing import prepare, prepared_path, recognise, to_face
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
