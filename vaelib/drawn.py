@@ -71,15 +71,13 @@ FACTORS = {
         Factor("skin", 0.2),
         Factor("face_width", 1.0, low=0.9, high=1.1),
         Factor("tilt", 0.0, low=-12.0, high=12.0),
-        Factor("accessory", "none",
-               ("none", "ribbon", "hairpin", "flower", "headband", "cat ears", "glasses")),
+        Factor("accessory", "none", ("none", "ribbon", "hairpin", "flower", "headband", "cat ears", "glasses")),
         Factor("background", "gradient", ("plain", "gradient", "glow", "dots", "night")),
         Factor("background_hue", 0.6),
         Factor("outfit_hue", 0.7),
     ),
     "cartoon": _by_name(
-        Factor("hair", "swoop",
-               ("swoop", "buzz", "spiky", "curly", "bob", "long", "wavy", "bun", "pigtails", "bald")),
+        Factor("hair", "swoop", ("swoop", "buzz", "spiky", "curly", "bob", "long", "wavy", "bun", "pigtails", "bald")),
         Factor("hair_colour", "brown", ("black", "brown", "auburn", "blond", "grey", "pink", "blue")),
         Factor("skin", 0.3),
         Factor("face_shape", "oval", ("oval", "round", "square", "heart")),
@@ -127,9 +125,7 @@ def draw_face(style: str, size: int = 64, **factors: str | float) -> np.ndarray:
     return canvas.finish()
 
 
-def draw_faces(
-    style: str, count: int, size: int = 64, seed: int = 0
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def draw_faces(style: str, count: int, size: int = 64, seed: int = 0) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Draw `count` random faces; face i depends on `(seed, i)` only, so 100 faces begin with the same 10.
 
     Returns images, uint8 (count, size, size, 3), and labels: a dict from factor name to an array of length
@@ -163,16 +159,17 @@ def _factors_of(style):
 # ------------------------------------------------------------------------------- colours, curves, canvas
 
 WHITE, INK = (255, 255, 255), (52, 36, 54)
-_T = np.linspace(0, 1, 7, endpoint=False)  # where each piece of a curve is computed
+_T = np.linspace(0, 1, 6, endpoint=False)  # where each piece of a curve is computed
 _CATMULL_ROM = np.stack([-(_T**3) + 2 * _T**2 - _T, 3 * _T**3 - 5 * _T**2 + 2,
                          -3 * _T**3 + 4 * _T**2 + _T, _T**3 - _T**2], 1) / 2
 _U = np.linspace(0, 1, 5, endpoint=False)  # locks bend less: fewer will do
 _QUADRATIC = np.stack([(1 - _U) ** 2, 2 * _U * (1 - _U), _U**2], 1)
-_CIRCLE = np.exp(1j * np.linspace(0, 2 * np.pi, 36, endpoint=False)).view(float).reshape(-1, 2)
+_CIRCLE = np.exp(1j * np.linspace(0, 2 * np.pi, 28, endpoint=False)).view(float).reshape(-1, 2)
 _FADE = (1 - np.hypot(*np.mgrid[-1:1:64j, -1:1:64j])).clip(0)
 _SOFT_DISC = Image.fromarray(np.uint8(255 * _FADE**0.8))
 
 
+@lru_cache(1024)
 def _colour(lightness, chroma, hue):
     """An RGB colour from OKLCH (Ottosson 2020), where equal lightness looks equally light at every hue."""
     a, b = chroma * math.cos(2 * math.pi * hue), chroma * math.sin(2 * math.pi * hue)
@@ -199,11 +196,15 @@ def _line(*points):
     return _smooth(points, closed=False)
 
 
-def _locks(points, bend=0.24):
-    """Locks of hair: arcs from point to point, each bulging to its right by `bend` / 2 of its length."""
+def _locks(points, *bends):
+    """Locks of hair: arcs from point to point, each bulging to its right by its bend / 2 of its length.
+
+    The bends are repeated: one serves all arcs, two serve the two sides of every lock.
+    """
     p = np.asarray(points, float)
     step = p[1:] - p[:-1]
-    middle = (p[1:] + p[:-1]) / 2 + bend * np.stack([-step[:, 1], step[:, 0]], 1)
+    bend = np.resize(bends or .24, (len(step), 1))
+    middle = (p[1:] + p[:-1]) / 2 + bend * step[:, ::-1] * (-1, 1)
     pieces = np.stack([p[:-1], middle, p[1:]], 1)
     return np.concatenate([(_QUADRATIC @ pieces).reshape(-1, 2), p[-1:]])
 
@@ -278,7 +279,7 @@ class Canvas:
         c, s = math.cos(math.radians(tilt)), math.sin(math.radians(tilt))
         self.scale = zoom * self.side / 2
         self.turn = np.array([[c, s], [-s, c]]) * self.scale
-        self.shift = (np.array(pivot) + 1) * self.side / 2 - np.array(pivot) @ self.turn
+        self.shift = (np.array(pivot) + 1) * (self.side / 2) - pivot @ self.turn
 
     def fill(self, points, colour, bottom=None, opacity=1.0):
         """Paint a shape in one colour, or fading into `bottom`, or translucent."""
@@ -307,13 +308,15 @@ class Canvas:
         self.image.paste(_gradient(top, bottom, self.side, self.side))
 
     @contextmanager
-    def inside(self, points):
-        """Whatever is painted in this context shows only inside a shape."""
-        before = self.image.copy()
+    def inside(self, points, colour):
+        """Paint a shape in one colour; whatever is painted in this context shows only inside it."""
+        (box, mask), whole, shift = self._mask(points), self.image, self.shift
+        self._paint_on(Image.new("RGB", mask.size, colour))
+        self.shift = shift - box[:2]
         yield
-        box, mask = self._mask(points)
-        before.paste(self.image.crop(box), box, mask)
-        self._paint_on(before)
+        whole.paste(self.image, box, mask)
+        self._paint_on(whole)
+        self.shift = shift
 
     def finish(self):
         return np.array(self.image.reduce(self.supersample))
@@ -321,35 +324,50 @@ class Canvas:
     def _mask(self, points, opacity=1.0):
         """The box of pixels round a shape, and a mask of the shape within it."""
         xy = points @ self.turn + self.shift
-        left, top = (min(max(int(v), 0), self.side - 1) for v in xy.min(0).tolist())
-        right, bottom = (min(max(int(v), 0) + 2, self.side) for v in xy.max(0).tolist())
-        mask = Image.new("L", (right - left, bottom - top))
+        width, height = self.image.size
+        (left, top), (right, bottom) = xy.min(0).tolist(), xy.max(0).tolist()
+        left, top = min(max(int(left), 0), width - 1), min(max(int(top), 0), height - 1)
+        right, bottom = min(max(int(right), 0) + 2, width), min(max(int(bottom), 0) + 2, height)
+        mask = Image.new("1" if opacity == 1 else "L", (right - left, bottom - top))
         ImageDraw.Draw(mask).polygon((xy - (left, top)).ravel().tolist(), fill=round(255 * opacity))
         return (left, top, right, bottom), mask
 
 
-@lru_cache(4096)
-def _ramp(height):
-    return np.linspace(0, 1, height)[:, None, None]
-
-
 def _gradient(top, bottom, width, height):
-    column = np.array(top) + _ramp(height) * (np.array(bottom) - top)
-    column = Image.frombytes("RGB", (1, height), column.astype(np.uint8).tobytes())
+    ends = Image.frombytes("RGB", (1, 2), bytes(top + bottom))
+    column = ends.resize((1, height), Image.Resampling.BILINEAR, box=(0, .5, 1, 1.5))  # between two centres
     return column.resize((width, height), Image.Resampling.NEAREST)
 
 
 # ------------------------------------------------------------------------------------------ anime faces
 
-ANIME_FACE = _rimmed(_mirrored((0, -.8), (.45, -.65), (.66, -.2), (.65, .18), (.56, .47), (.33, .7),
-                               (.1, .83)), .018)
-CROWN = _arc((.76, -.02), (.79, -.40), (.54, -.83), (0, -.99))
-TOUSLED_CROWN = _locks(_both((.76, -.02), (.88, -.27), (.76, -.42), (.82, -.72), (.54, -.76), (.48, -1.06),
-                             (.18, -.94), (0, -1.14)), -.1)
+ANIME_FACE = _rimmed(_mirrored((0, -.8), (.45, -.65), (.66, -.2), (.66, .2), (.58, .49), (.35, .71), (.11, .825)), .018)
+
+
+def _crown(right, tuft, left):
+    """The top of the hair: a smooth curve from the right temple, a tuft (tip, notch, tip, ...), a curve."""
+    return np.concatenate([_line(*right), _locks([right[-1], *tuft, left[0]], .2, -.1), _line(*left)])
+
+
+CROWNS = {
+    "long": _crown([(.76, -.02), (.80, -.42), (.60, -.80), (.24, -1.0), (.06, -.99)], [(-.02, -1.08)],
+                   [(-.12, -1.0), (-.34, -.97), (-.62, -.77), (-.80, -.40), (-.76, -.02)]),
+    "bob": _arc((.76, -.02), (.84, -.40), (.64, -.83), (.24, -1.01), (0, -.99)),
+    "twintails": _arc((.76, -.02), (.80, -.44), (.58, -.85), (.26, -1.01), (0, -.94)),
+    "ponytail": _crown([(.76, -.02), (.80, -.40), (.62, -.85), (.30, -1.05)], [(.16, -1.0), (-.02, -1.09)],
+                       [(-.10, -.98), (-.34, -.92), (-.60, -.74), (-.79, -.40), (-.76, -.02)]),
+    "wavy": _arc((.76, -.02), (.86, -.28), (.79, -.46), (.76, -.66), (.58, -.76), (.48, -.94), (.24, -.96), (0, -1.05)),
+    "buns": _crown([(.76, -.02), (.78, -.42), (.55, -.82), (.20, -.99)], [(.04, -1.09), (-.04, -1.0), (-.13, -1.06)],
+                   [(-.20, -.99), (-.55, -.82), (-.78, -.42), (-.76, -.02)]),
+    "spiky": np.concatenate([  # tufts that sweep up to both sides from where the hair grows
+        _locks([(.76, -.02), (1.0, -.28), (.80, -.44), (1.04, -.84), (.60, -.82), (.66, -1.13), (.10, -.97)],
+               .24, -.16),
+        _locks([(.10, -.97), (-.12, -1.14), (-.34, -.92), (-.86, -1.06), (-.70, -.62), (-1.02, -.52), (-.78, -.26),
+                (-.76, -.02)], -.16, .24)]),
+}
 # The lower edge of the front hair, from the left temple to the right one: tip, notch, tip, ...
 FRINGES = {
-    "straight": _both((-.70, .72), (-.55, -.02), (-.41, .03), (-.29, -.06), (-.17, .02), (-.06, -.07),
-                      (0, .02)),
+    "straight": _both((-.70, .72), (-.55, -.02), (-.41, .03), (-.29, -.06), (-.17, .02), (-.06, -.07), (0, .02)),
     "spiky": ((-.72, .50), (-.57, .02), (-.47, .16), (-.33, -.26), (-.17, .09), (-.03, -.28), (.10, .04),
               (.26, -.28), (.45, .15), (.56, .02), (.72, .50)),
     "swept": ((-.72, .58), (-.58, .10), (-.52, .20), (-.40, -.06), (-.28, .07), (-.12, -.16), (.02, -.05),
@@ -361,25 +379,25 @@ FRINGES = {
 BACK_HAIR = {name: _rimmed(shape, .02) for name, shape in {
     "long": _mirrored((0, -.9), (.6, -.78), (.82, -.2), (.84, .4), (.96, 1.2), (.3, 1.3)),
     "bob": _mirrored((0, -.95), (.6, -.8), (.86, -.1), (.93, .45), (.74, .72), (.3, .6)),
-    "wavy": _mirrored((0, -.95), (.55, -.84), (.86, -.45), (.80, -.12), (1.0, .12), (.86, .38), (1.06, .66),
-                      (.9, .95), (1.05, 1.25), (.3, 1.3)),
-    "spiky": _locks(_both((0, -.95), (.74, -.52), (1.04, -.42), (.80, -.1), (1.02, .16), (.74, .40),
-                          (.86, .62), (.5, .78)), .1),
-    "twintails": _smooth([(.62, -.56), (.86, -.68), (1.04, -.35), (.98, .3), (1.08, .7), (.98, 1.2),
-                          (.84, .8), (.76, .3), (.70, -.2)]),
-    "ponytail": _smooth([(.2, -.84), (.5, -1.12), (.92, -.98), (1.06, -.35), (.90, .35), (1.04, .92),
-                         (.78, .72), (.70, .1), (.68, -.5)]),
+    "wavy": _mirrored((0, -.9), (.5, -.7), (.72, -.40), (.78, -.12), (1.0, .12), (.86, .38), (1.06, .66), (.9, .95),
+                      (1.05, 1.25), (.3, 1.3)),
+    "spiky": _locks([(.5, -.6), (.78, .1), (.96, .44), (.70, .38), (.70, .74), (0, .6), (-.74, .78), (-.70, .38),
+                     (-.94, .34), (-.78, .1), (-.5, -.6)], .12),
+    "twintails": _smooth([(.62, -.56), (.86, -.68), (1.04, -.35), (.98, .3), (1.08, .7), (.98, 1.2), (.84, .8),
+                          (.76, .3), (.70, -.2)]),
+    "ponytail": _smooth([(.2, -.84), (.5, -1.12), (.92, -.98), (1.06, -.35), (.90, .35), (1.04, .92), (.78, .72),
+                         (.70, .1), (.68, -.5)]),
     "buns": _ellipse(.60, -.86, .29, .27),
 }.items()}
 NAPE = _mirrored((0, -.95), (.5, -.84), (.78, -.4), (.76, .1), (.66, .50), (.2, .65))
 SHINE = np.concatenate([
-    _arc((-.70, -.44), (-.42, -.72), (0, -.83)),
-    _locks(_both((.70, -.36), (.58, -.54), (.50, -.44), (.39, -.63), (.30, -.52), (.16, -.73), (0, -.6)), 0)])
+    _arc((-.66, -.44), (-.42, -.69), (0, -.79)),
+    _locks(_both((.66, -.40), (.50, -.54), (.45, -.49), (.30, -.65), (.22, -.60), (0, -.71)), .1)])
 SHOULDERS = _mirrored((0, .84), (.3, .88), (.75, .98), (.95, 1.4))
 NECK = _mirrored((0, .55), (.2, .56), (.21, .86), (.1, 1.02), (0, 1.06))
 COLLAR = np.array([(.2, .80), (.34, .88), (.2, 1.08), (.03, 1.06)])
 NOSE = _brush(_line((.02, .41), (-.02, .465), (.025, .475)), .03)
-AHOGE = _brush(_line((.02, -.93), (-.02, -1.08), (.09, -1.17), (.22, -1.12)), .07, .35)  # sticks up
+AHOGE = _brush(_line((.0, -.95), (-.03, -1.07), (.08, -1.13), (.20, -1.08)), .07, .35)  # sticks up
 GLASSES_BRIDGE = _brush(_line((-.07, .2), (0, .17), (.07, .2)), .035, ends=1)
 RIBBON_WING = _smooth([(.02, 0), (.16, -.17), (.34, -.2), (.36, .1), (.18, .13)])
 HAIRPINS = [_brush(_line((.36, y + .04), (.64, y - .04)), .06, ends=1) for y in (-.28, -.16)]
@@ -391,47 +409,46 @@ INNER_EAR = _locks([(.36, -.92), (.63, -1.09), (.68, -.70)], .08)
 
 
 @lru_cache
-def _anime_front_shapes(tousled, fringe):
-    """The front hair, and the lines that run up into it from the notches of the fringe."""
-    crown, edge = TOUSLED_CROWN if tousled else CROWN, FRINGES[fringe]
-    front = np.concatenate([crown, _locks([crown[-1], *edge, crown[0]])])
-    strands = [_line((x, y + .03), (x * .98, y - .10), (x * .90, y - .26), (x * .72, max(y - .5, -.9)))
-               for x, y in edge[1::2]]
+def _anime_front_shapes(hair, fringe):
+    """The front hair, and the lines that run up into it from the notches of the fringe but the outermost."""
+    crown, edge = CROWNS[hair], FRINGES[fringe]
+    front = np.concatenate([crown, _locks([crown[-1], *edge, crown[0]], .14)])
+    strands = [_line((x, y + .25 * (min(left[1], right[1]) - y)), (x * .98, y - .08), (x * .90, y - .24),
+                     (x * .74, max(y - .46, -.88)))
+               for left, (x, y), right in zip(edge[2:-3:2], edge[3:-2:2], edge[4:-1:2], strict=True)]
     return _rimmed(front, .02), [_brush(strand, .035, .2) for strand in strands]
 
 
 def _anime_eye_shapes(lift, height):
     """Parts of an eye about its centre; the outer corner, at the right, is raised by `lift`."""
-    upper = _line((-1, .3), (-.7, -.5 * height), (0, -height), (.72, -.7 * height - .3 * lift),
-                  (1.05, .1 - lift))
+    upper = _line((-1, .3), (-.7, -.5 * height), (0, -height), (.72, -.7 * height - .3 * lift), (1.05, .1 - lift))
     lower = _line((1.05, .1 - lift), (.75, .7 - .2 * lift), (0, 1), (-.65, .8), (-1, .3))
     upper, lower, tail = upper * (.21, .255), lower * (.21, .255), [(.275, -.03 - .25 * lift)]
-    return {"white": np.concatenate([upper, lower]),
-            "lash": _brush(np.concatenate([upper, tail]), .09, .6, .1),
-            "lower": _brush(lower[4:24], .024), "crease": _brush(upper[7:25] - (0, .065), .018)}
+    return {"white": np.concatenate([upper, lower]), "lash": _brush(np.concatenate([upper, tail]), .09, .6, .1),
+            "lower": _brush(lower[4:20], .024), "crease": _brush(upper[6:21] - (0, .065), .018)}
 
 
 ANIME_EYES = {"round": _anime_eye_shapes(.05, 1.0), "sharp": _anime_eye_shapes(.35, .85),
-              "droopy": _anime_eye_shapes(-.3, .9), "sleepy": _anime_eye_shapes(0, .4)}
+              "droopy": _anime_eye_shapes(-.3, .9), "sleepy": _anime_eye_shapes(-.05, .5)}
 ANIME_EYES["wink"] = ANIME_EYES["round"]  # the eye that stays open
-WINK = _brush(_line((-.21, .01), (-.13, .11), (.01, .14), (.15, .09), (.22, -.01), (.28, -.03)), .08, .55, .1)
+WINK = _brush(_line((-.28, -.03), (-.22, -.01), (-.15, .09), (-.01, .14), (.13, .11), (.21, .01)), .08, .45, .1)
 
 
 def _draw_anime(canvas, hair, fringe, hair_hue, hair_light, eyes, eye_hue, eye_size, gaze, brows, mouth,
                 smile, blush, skin, face_width, tilt, accessory, background, background_hue, outfit_hue):
     wide = (face_width, 1)
-    hairs, skins = _anime_hair_tones(hair_hue, hair_light), _anime_skin_tones(skin)
-    front, strands = _anime_front_shapes(hair == "spiky", fringe)
+    hairs, skins = _anime_hair_tones(_hue(hair_hue), hair_light), _anime_skin_tones(skin)
+    front, strands = _anime_front_shapes(hair, fringe)
     _anime_background(canvas, background, background_hue)
     canvas.pose(tilt, .92)
     _anime_back_hair(canvas, hair, hairs, wide)
     canvas.pose(tilt / 3, .95)
-    _anime_body(canvas, skins, outfit_hue)
+    _anime_body(canvas, skins, _hue(outfit_hue))
     canvas.pose(tilt, .92)
     _anime_head(canvas, skins, front[0] * wide, blush, wide)
     for side in (-1, 1):
         centre = (side * .335 * face_width, .20)
-        if side == 1 and eyes == "wink":
+        if side == -1 and eyes == "wink":  # the eye that locks of hair may hide
             canvas.fill(WINK * eye_size + centre, INK)
         else:
             _anime_eye(canvas, side, centre, eyes, eye_hue, eye_size, gaze, skins)
@@ -439,40 +456,53 @@ def _draw_anime(canvas, hair, fringe, hair_hue, hair_light, eyes, eye_hue, eye_s
     if accessory == "glasses":
         _anime_glasses(canvas, face_width)
     _anime_front_hair(canvas, front * wide, strands, hair, hairs, wide)
-    brow = _brush(_line((.17, -.11 + .08 * brows), (.34, -.19), (.51, -.13 - .06 * brows)), .04)
+    brow = _brush(_line((.19, -.14 + .06 * brows), (.35, -.20), (.51, -.14 - .05 * brows)), .032)
     for side in (-1, 1):
-        canvas.fill(_flip(brow, side * face_width), hairs["line"])
-    _anime_accessory(canvas, accessory, outfit_hue, hairs, wide)
+        canvas.fill(_flip(brow, side * face_width), hairs["deep"])
+    _anime_accessory(canvas, accessory, _hue(outfit_hue), hairs, wide)
+
+
+def _hue(fraction):
+    """An OKLCH hue: round the circle, but fast through olive and grass green, which make muddy faces."""
+    return float(np.interp(fraction % 1, (0, .33, .38, .47, .80, 1), (0, .23, .41, .54, .81, 1)))
+
+
+def _unmuddied(lightness, hue):
+    """A lightness, raised where the hue is yellow: dark yellow is olive."""
+    return lightness + .6 * max(math.cos(2 * math.pi * (hue - .3)), 0) ** 4 * max(.86 - lightness, 0)
 
 
 def _anime_hair_tones(hue, light):
-    chroma = .17 - .2 * abs(light - .68)
+    chroma = float(np.interp(light, (.45, .53, .62, .8, .86, .9), (.03, .12, .17, .15, .09, .03)))
+    light = float(np.interp(light, (.45, .53, .84, .9), (.30, .50, .84, .93)))  # nearly black ... nearly white
+    light += (_unmuddied(light, hue) - light) * chroma / .17
     cool = .04 * math.sin(2 * math.pi * (.8 - hue))  # shadows lean towards violet, lights away from it
     return {"base": _colour(light, chroma, hue), "tip": _colour(light + .05, chroma, hue - cool),
-            "light": _colour(min(light + .16, .98), chroma * .8, hue - cool),
-            "shade": _colour(light - .12, chroma, hue + cool),
-            "deep": _colour(light - .23, chroma * .9, hue + cool),
+            "light": _colour(min(light + .12, .98), chroma * .8, hue - cool),
+            "shade": _colour(light * .83, chroma, hue + cool), "deep": _colour(light * .67, chroma * .9, hue + cool),
             "line": _colour(light * .48, chroma * .7, hue + cool)}
 
 
 def _anime_skin_tones(skin):
     light = .95 - .27 * skin
-    return {"base": _colour(light, .03 + .05 * skin, .16),
-            "shade": _colour(light - .09, .065 + .03 * skin, .11),
-            "line": _colour(light - .42, .09, .08), "blush": _colour(light - .15, .15, .05)}
+    return {"base": _colour(light, .03 + .05 * skin, .16), "shade": _colour(light - .09, .065 + .03 * skin, .11),
+            "line": _colour(light - .42, .09, .08), "blush": _colour(light - .15 + .08 * skin, .15, .05)}
 
 
-def _anime_background(canvas, background, hue):
-    pale, middle, deep = _colour(.94, .05, hue), _colour(.84, .08, hue), _colour(.74, .11, hue + .06)
+def _anime_background(canvas, background, fraction):
+    hue, next_hue = _hue(fraction), _hue(fraction + .06)
+    pale, middle = _colour(.94, .05, hue), _colour(.84, .08, hue)
+    deep = _colour(_unmuddied(.75, next_hue), .11, next_hue)
     if background == "night":
-        canvas.backdrop(_colour(.25, .08, hue), _colour(.55, .13, hue + .1))
+        x, y = math.cos(2 * math.pi * hue), math.sin(2 * math.pi * hue)  # a night is blue or violet at any hue
+        canvas.backdrop(_colour(.25, .09, .76 + .04 * y), _colour(.50 + .05 * x, .14, .79 + .07 * y))
         for x, y, r in ((-.85, -.8, .05), (-.5, -.93, .03), (.88, -.5, .05), (.6, -.9, .04), (-.9, -.2, .03)):
             canvas.fill(_ellipse(x, y, r, r), _colour(.95, .06, .25))
     else:
         canvas.backdrop({"plain": middle, "dots": pale}.get(background, deep),
                         {"plain": middle, "glow": deep}.get(background, pale))
     if background == "glow":
-        canvas.glow(0, -.1, 1.5, 1.5, WHITE, .9)
+        canvas.glow(0, -.1, 1.2, 1.2, WHITE, .9)
     elif background == "dots":
         for x, y in ((-1, -1), (-.33, -1), (.33, -1), (1, -1), (-.67, -.6), (.67, -.6), (-1, -.2), (1, -.2),
                      (-.8, .2), (.8, .2), (-1, .6), (1, .6)):
@@ -491,7 +521,7 @@ def _anime_back_hair(canvas, hair, hairs, wide):
 
 
 def _anime_body(canvas, skins, hue):
-    canvas.fill(SHOULDERS, _colour(.62, .13, hue))
+    canvas.fill(SHOULDERS, _colour(_unmuddied(.62, hue), .13, hue))
     canvas.fill(NECK, skins["shade"])
     for side in (-1, 1):
         canvas.fill(_flip(COLLAR, side), _colour(.93, .03, hue))
@@ -500,8 +530,7 @@ def _anime_body(canvas, skins, hue):
 def _anime_head(canvas, skins, front, blush, wide):
     face, rim = ANIME_FACE * wide
     canvas.fill(rim, skins["line"])
-    with canvas.inside(face):
-        canvas.fill(face, skins["base"])
+    with canvas.inside(face, skins["base"]):
         canvas.fill(np.add(front, (0, .08)), skins["shade"])
         for side in (-1, 1):
             canvas.glow(side * .43 * wide[0], .47, .24, .15, skins["blush"], blush)
@@ -512,12 +541,10 @@ def _anime_eye(canvas, side, centre, shape, hue, size, gaze, skins):
     parts = {name: part * (side * size, size) + centre for name, part in ANIME_EYES[shape].items()}
     x, y = centre[0] + gaze * .05, centre[1] + .02
     rx, ry = .145 * size, .225 * size
-    with canvas.inside(parts["white"]):
-        canvas.fill(parts["white"], _colour(.80, .04, .75))  # the shadow of the lid
+    with canvas.inside(parts["white"], _colour(.80, .04, .75)):  # the shadow of the lid
         canvas.fill(parts["white"] + (0, .05), WHITE)
         canvas.fill(_ellipse(x, y, rx, ry), _colour(.32, .1, hue))
-        canvas.fill(_ellipse(x, y + .005, rx * .87, ry * .9),
-                    _colour(.40, .14, hue), _colour(.88, .15, hue + .04))
+        canvas.fill(_ellipse(x, y + .005, rx * .87, ry * .9), _colour(.40, .14, hue), _colour(.88, .15, hue + .04))
         canvas.fill(_ellipse(x, y - .01, rx * .42, ry * .46), _colour(.24, .07, hue))
         canvas.fill(_ellipse(x - .055 * size, y - .09 * size, rx * .40, ry * .30), WHITE)
         canvas.fill(_ellipse(x + .06 * size, y + .10 * size, rx * .2, ry * .15), WHITE)
@@ -527,23 +554,20 @@ def _anime_eye(canvas, side, centre, shape, hue, size, gaze, skins):
 
 
 def _anime_mouth(canvas, mouth, smile, skins):
-    y, w, curve = .63, .10 + .05 * smile, -.02 + .08 * smile
+    y, w, curve = .63, .12 + .05 * smile, -.01 + .08 * smile
     if mouth == "line":
-        lips = _line((-w, y), (-w / 2, y + .8 * curve), (0, y + curve), (w / 2, y + .8 * curve), (w, y))
+        lips = _arc((-w, y), (-w / 2, y + .8 * curve), (0, y + curve))
         canvas.fill(_brush(lips, .034, ends=.3), skins["line"])
     elif mouth == "cat":
-        dip = .03 + .03 * smile
-        lips = _line((-w, y), (-w * .55, y + dip), (0, y), (w * .55, y + dip), (w, y))
+        half = _line((0, y), (w * .5, y + .035 + .02 * smile), (w, y - .01))
+        lips = np.concatenate([_flip(half[::-1], -1), half])
         canvas.fill(_brush(lips, .034, ends=.3), skins["line"])
     else:
         depth = .07 + .08 * smile
-        shape, rim = _rimmed(np.concatenate([
-            _line((-w, y), (0, y + .02), (w, y)),
-            _line((w, y), (w * .6, y + .75 * depth), (0, y + depth), (-w * .6, y + .75 * depth), (-w, y)),
-        ]), .02)
+        lower = _arc((w, y), (w * .6, y + .75 * depth), (0, y + depth))
+        shape, rim = _rimmed(np.concatenate([_arc((-w, y), (0, y + .02)), lower]), .02)
         canvas.fill(rim, skins["line"])
-        with canvas.inside(shape):
-            canvas.fill(shape, WHITE if mouth == "teeth" else _colour(.5, .15, .06))
+        with canvas.inside(shape, WHITE if mouth == "teeth" else _colour(.5, .15, .06)):
             if mouth == "open":
                 canvas.fill(_ellipse(0, y + depth, w * .6, .05), _colour(.74, .13, .03))
 
@@ -588,35 +612,37 @@ def _anime_accessory(canvas, accessory, hue, hairs, wide):
 
 # ---------------------------------------------------------------------------------------- cartoon faces
 
-HAIR_COLOURS = {"black": (.32, .03, .75), "brown": (.47, .08, .15), "auburn": (.58, .15, .11),
-                "blond": (.86, .13, .24), "grey": (.80, .01, .70), "pink": (.76, .16, .99),
-                "blue": (.62, .15, .70)}
+HAIR_COLOURS = {"black": (.32, .03, .75), "brown": (.47, .08, .15), "auburn": (.58, .15, .11), "blond": (.86, .13, .24),
+                "grey": (.80, .01, .70), "pink": (.76, .16, .99), "blue": (.62, .15, .70)}
 JAWS = {"oval": ((.63, .2), (.52, .60), (.25, .88)), "round": ((.69, .22), (.62, .62), (.30, .87)),
         "square": ((.65, .25), (.62, .68), (.40, .89)), "heart": ((.62, .12), (.44, .58), (.14, .91))}
 HEADS = {shape: _rimmed(_mirrored((0, -.80), (.42, -.70), (.63, -.28), *jaw)) for shape, jaw in JAWS.items()}
 BEARDS = {shape: _rimmed(np.concatenate([
     _arc(*[(x + .01, y + .01) for x, y in ((.63, -.05), *jaw)], (0, .95)),
-    _arc((-.54, .0), (-.50, .30), (-.30, .42), (0, .40))])) for shape, jaw in JAWS.items()}
-GOATEE = _rimmed(_mirrored((0, .79), (.15, .77), (.19, .86), (.10, .94), (0, .96)))
-MOUSTACHE = _rimmed(_mirrored((0, .42), (.16, .39), (.36, .53), (.16, .53), (0, .50)), .025)
+    _arc((-.55, .0), (-.54, .25), (-.46, .42), (-.28, .50), (0, .46))])) for shape, jaw in JAWS.items()}
+STUBBLE = {shape: [np.concatenate([_arc(*jaw, (0, .92)), _arc(_flip(jaw[0], -1), (-.40, y + .03), (0, y))])
+                   for y in np.linspace(.43, .59, 6)] for shape, jaw in JAWS.items()}
+GOATEE = _rimmed(_mirrored((0, .80), (.13, .78), (.22, .70), (.27, .78), (.19, .93), (0, .98)), .03)
+MOUSTACHE = _rimmed(_mirrored((0, .415), (.15, .39), (.29, .45), (.33, .52), (.18, .53), (0, .49)), .025)
 
 # The front hair of each style: its outer edge from right to left, then the hairline from left to right.
 FRONT_HAIR = {name: _rimmed(np.concatenate(edges)) for name, edges in {
-    "swoop": (_line((.66, .0), (.75, -.38), (.74, -.76), (.38, -1.02), (-.2, -1.0), (-.62, -.75),
-                    (-.75, -.35), (-.66, .0)),
-              _line((-.58, -.02), (-.57, -.26), (-.25, -.38), (.2, -.48), (.44, -.66), (.53, -.38),
-                    (.58, -.02))),
+    "swoop": (_line((.66, .0), (.75, -.38), (.74, -.76), (.38, -1.02), (-.2, -1.0), (-.62, -.75), (-.75, -.35),
+                    (-.66, .0)),
+              _line((-.58, -.02), (-.57, -.26), (-.25, -.38), (.2, -.48), (.44, -.66), (.53, -.38), (.58, -.02))),
     "buzz": (_arc((.65, -.08), (.66, -.4), (.44, -.76), (0, -.87)),
              _arc((-.58, -.10), (-.52, -.44), (-.32, -.54), (0, -.55))),
-    "spiky": (_locks(_both((.66, .0), (.90, -.22), (.74, -.40), (.88, -.72), (.58, -.72), (.50, -1.02),
-                           (.24, -.86), (0, -1.05)), -.1),
-              _locks(_both((-.58, .0), (-.54, -.28), (-.42, -.24), (-.30, -.42), (-.15, -.28),
-                           (0, -.44)), 0)),
-    "curly": (_locks(_both((.66, .0), (.82, -.14), (.87, -.42), (.77, -.66), (.56, -.85),
-                           (.29, -.96), (0, -.97)), .4),
+    "spiky": (_locks([(.66, .0), (.93, -.22), (.74, -.36), (.98, -.70), (.60, -.74), (.60, -1.04), (.16, -.91)],
+                     .22, -.14),
+              _locks([(.16, -.91), (-.08, -1.06), (-.32, -.87), (-.80, -.94), (-.70, -.56), (-.95, -.42),
+                      (-.74, -.22), (-.66, .0)], -.14, .22),
+              _locks([(-.58, .0), (-.54, -.34), (-.40, -.27), (-.26, -.50), (-.04, -.28), (.10, -.52), (.36, -.28),
+                      (.50, -.44), (.58, .0)], .1)),
+    "curly": (_locks(_both((.66, .0), (.82, -.14), (.87, -.42), (.77, -.66), (.56, -.85), (.29, -.96),
+                           (0, -.97)), .4),
               _locks(_both((-.56, .0), (-.50, -.22), (-.36, -.36), (-.18, -.40), (0, -.42)), -.35)),
-    "wavy": (_locks(_both((.62, .66), (.84, .58), (.86, .26), (.84, -.06), (.80, -.40), (.62, -.72),
-                          (.34, -.93), (0, -.96)), .3),
+    "wavy": (_locks(_both((.62, .66), (.84, .58), (.86, .26), (.84, -.06), (.80, -.40), (.62, -.72), (.34, -.93),
+                          (0, -.96)), .3),
              _arc((-.62, .66), (-.56, .2), (-.54, -.1), (-.38, -.34), (0, -.66))),
     "bob": (_arc((.56, .64), (.78, .62), (.90, .36), (.86, -.2), (.62, -.8), (0, -.99)),
             _arc((-.56, .64), (-.54, .2), (-.53, -.14), (-.47, -.20), (0, -.26))),
@@ -628,7 +654,7 @@ FRONT_HAIR = {name: _rimmed(np.concatenate(edges)) for name, edges in {
                  _locks([(-.58, -.02), (-.50, -.18), (-.30, -.22), (-.10, -.26), (.30, -.66), (.52, -.24),
                          (.58, -.02)], .15)),
 }.items()}
-PIGTAIL = _smooth([(.6, -.22), (.78, -.40), (.92, -.1), (.90, .40), (.84, .72), (.72, .3)])
+PIGTAIL = _smooth([(.62, -.62), (.78, -.80), (.92, -.66), (.96, -.26), (.93, .14), (.84, .40), (.79, .12), (.70, -.3)])
 BEHIND = {name: [_rimmed(shape) for shape in shapes] for name, shapes in {
     "bob": [_mirrored((0, -.9), (.74, -.3), (.8, .4), (.7, .60), (.4, .55))],
     "wavy": [_mirrored((0, -.9), (.74, -.3), (.8, .4), (.7, .62), (.4, .6))],
@@ -637,7 +663,7 @@ BEHIND = {name: [_rimmed(shape) for shape in shapes] for name, shapes in {
     "pigtails": [PIGTAIL, _flip(PIGTAIL, -1)],
 }.items()}
 # How far each eye opens from its middle, and how far the lid comes down over it.
-CARTOON_EYES = {"round": (.17, .04), "almond": (.14, .03), "sleepy": (.15, .12), "lashes": (.16, .05)}
+CARTOON_EYES = {"round": (.17, .0), "almond": (.14, .01), "sleepy": (.15, .085), "lashes": (.16, .02)}
 HAIR_SHINE = _brush(_line((-.62, -.42), (-.50, -.64), (-.24, -.79)), .08, ends=.4)
 BALD_SHINE = _brush(_line((-.46, -.36), (-.38, -.54), (-.20, -.66)), .08, ends=.5)
 
@@ -658,8 +684,8 @@ def _draw_cartoon(canvas, hair, hair_colour, skin, face_shape, face_width, eyes,
         canvas.outlined(MOUSTACHE, INK, hairs["base"])
     canvas.fill(_ellipse(0, .30, .07 + .09 * nose, .05 + .04 * nose), skins["shade"])
     x = .29 * eye_spacing
-    brow = _line((x - .17, -.22 + .10 * brows), (x, -.29), (x + .18, -.21 - .08 * brows))
-    brow = _brush(brow, .05 + .08 * brow_width, ends=.4)
+    brow = _line((x - .17, -.24 + .07 * brows), (x, -.30), (x + .18, -.23 - .06 * brows))
+    brow = _brush(brow, .04 + .08 * brow_width, ends=.4)
     for side in (-1, 1):
         _cartoon_eye(canvas, side, x, eyes, eye_hue, skins)
         canvas.fill(_flip(brow, side), hairs["brow"])
@@ -679,7 +705,7 @@ def _cartoon_hair_tones(hair_colour):
 def _cartoon_skin_tones(skin):
     light = .90 - .46 * skin
     return {"base": _colour(light, .06 + .03 * skin, .16), "shade": _colour(light - .09, .09, .13),
-            "light": _colour(light + .06, .05, .17), "blush": _colour(light - .06, .15, .06)}
+            "light": _colour(light + .06, .05, .17), "blush": _colour(light - .06 + .05 * skin, .15, .06)}
 
 
 def _cartoon_head(canvas, face_shape, cheeks, skins, wide):
@@ -701,14 +727,15 @@ def _cartoon_beard(canvas, beard, face_shape, hairs, skins, wide):
         canvas.outlined(BEARDS[face_shape] * wide, INK, hairs["base"])
         canvas.fill(_ellipse(0, .64, .29, .16), skins["base"])  # else the mouth is lost in a dark beard
     elif beard == "stubble":
-        canvas.fill(BEARDS[face_shape][0] * wide * (.97, .96), hairs["brow"], opacity=.25)
+        for layer in STUBBLE[face_shape]:  # each lower than the last: soft at the upper edge
+            canvas.fill(layer * wide, hairs["brow"], opacity=.06)
     elif beard == "goatee":
         canvas.outlined(GOATEE, INK, hairs["base"])
 
 
 def _cartoon_eye(canvas, side, x, shape, hue, skins):
     x, y = side * x, .04
-    gleam = _ellipse(x - .045, y - .06, .045, .045)
+    gleam = _ellipse(x - .045, y - (.01 if shape == "sleepy" else .06), .045, .045)
     if shape == "dot":
         canvas.fill(_ellipse(x, y, .085, .115), _colour(.33, .09, hue))
         canvas.fill(gleam, WHITE)
@@ -724,20 +751,19 @@ def _cartoon_eye(canvas, side, x, shape, hue, skins):
             canvas.fill(_brush(lash, .045, .3, .3), INK)
     white, rim = _rimmed(white, .028)
     canvas.fill(rim, INK)
-    with canvas.inside(white):
-        canvas.fill(white, WHITE)
+    with canvas.inside(white, WHITE):
         canvas.fill(_ellipse(x, y, .13, .14), _colour(.62, .14, hue))
         canvas.fill(_ellipse(x, y, .08, .09), INK)
         canvas.fill(gleam, WHITE)
-        canvas.fill(_ellipse(x, y - height + lid - .13, .25, .16), INK)
+        canvas.fill(_ellipse(x, y - height + lid - .14, .25, .16), INK)
         canvas.fill(_ellipse(x, y - height + lid - .165, .25, .16), skins["shade"])
 
 
 def _cartoon_mouth(canvas, mouth, smile):
-    y, w, curve = .60, .23, .13 * smile
-    lips = _line((-w, y - curve / 2), (-w / 2, y + curve * .3), (0, y + curve / 2), (w / 2, y + curve * .3),
-                 (w, y - curve / 2))
+    y, w, curve = .62, .22, .03 + .12 * smile
+    lips = _arc((-w, y - curve / 2), (-w / 2, y + curve * .3), (0, y + curve / 2))
     if mouth == "smirk":
+        lips = lips[6:]
         lips[:, 1] -= .2 * lips[:, 0]
     if mouth in ("smile", "smirk"):
         canvas.fill(_brush(lips, .05, ends=.6), INK)
@@ -747,19 +773,18 @@ def _cartoon_mouth(canvas, mouth, smile):
                   (-w * .7, y + depth * .75), lips[0])
     shape, rim = _rimmed(np.concatenate([lips, lower]), .03)
     canvas.fill(rim, INK)
-    with canvas.inside(shape):
-        canvas.fill(shape, WHITE if mouth == "grin" else _colour(.45, .15, .07))
+    with canvas.inside(shape, WHITE if mouth == "grin" else _colour(.45, .15, .07)):
         if mouth == "open":
             canvas.fill(_ellipse(0, y + depth + curve * .4, w * .6, .07), _colour(.7, .15, .04))
 
 
 LENSES = {
     "round": _ellipse(0, .05, .25, .24),
-    "square": _smooth([(-.20, -.16), (0, -.17), (.20, -.16), (.24, -.1), (.24, .15), (.20, .21), (0, .22),
-                       (-.19, .21), (-.23, .15), (-.23, -.1)]),
-    "shades": _smooth([(-.20, -.14), (0, -.15), (.22, -.14), (.25, -.06), (.20, .16), (.05, .23), (-.12, .20),
-                       (-.21, .06)]),
-    "cat": _smooth([(-.20, -.10), (.10, -.16), (.33, -.26), (.27, .10), (.10, .24), (-.10, .22), (-.22, .1)]),
+    "square": _smooth([(0, -.17), (.20, -.16), (.24, -.1), (.24, .15), (.20, .21), (0, .22),
+                       (-.19, .21), (-.23, .15), (-.23, -.1), (-.20, -.16)]),
+    "shades": _smooth([(0, -.15), (.22, -.14), (.25, -.06), (.20, .16), (.05, .23), (-.12, .20),
+                       (-.21, .06), (-.20, -.14)]),
+    "cat": _smooth([(.10, .24), (-.10, .22), (-.22, .1), (-.20, -.10), (.10, -.16), (.33, -.26), (.27, .10)]),
 }
 
 
