@@ -75,4 +75,4 @@ def real_prepared(real_faces, tmp_path_factory) -> dict:
         reports = {style: prepare(real_faces / archive, progress=False) for style, archive in archives.items()}
     yield reports
     for report in reports.values():  # 300 MB that pytest would keep for three runs
-        Path(report.path).unlink()
+        report.images_path.unlink()

@@ -3,10 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vaelib import drawn
 from vaelib.faces import Faces, load_faces, to_float
-from vaelib.preparing import prepared_path
+from vaelib.preparing import prepare, prepared_folder
 
 
 def with_copies(count: int, seed: int = 0) -> Faces:
@@ -126,6 +127,11 @@ def test_faces_wants_a_label_for_each():
         Faces(np.zeros((2, 4, 4, 3), np.uint8), labels={"hair": np.zeros(1)})
 
 
+def test_faces_wants_a_family_for_each():
+    with pytest.raises(ValueError, match="got 1 family numbers for 2 images"):
+        Faces(np.zeros((2, 4, 4, 3), np.uint8), families=np.zeros(1, int))
+
+
 def test_repr_says_what_it_is():
     faces = Faces(np.zeros((2000, 4, 6, 3), np.uint8), "mine")
     assert repr(faces) == "Faces('mine', prepared: 2,000 of 6×4 pixels)"
@@ -135,9 +141,18 @@ def test_repr_says_what_it_is():
 # --------------------------------------------------------------------------------------------------- load_faces
 
 
-def write_prepared(name: str, size: int = 64, count: int = 3) -> np.ndarray:
+def write_pictures(folder: Path, size: int = 64, count: int = 3) -> np.ndarray:
+    """A folder of noise, and what it should become: uint8 (count, size, size, 3)."""
     images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-    np.save(prepared_path(name, size), images)
+    folder.mkdir(parents=True)
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{i}.png")
+    return images
+
+
+def write_prepared(folder: Path, name: str, size: int = 64) -> np.ndarray:
+    images = write_pictures(folder / f"{name}-{size}", size)
+    prepare(folder / f"{name}-{size}", name, size, progress=False)
     return images
 
 
@@ -174,8 +189,8 @@ def test_drawn_faces_are_kept_and_memory_mapped(empty_cache):
     np.testing.assert_array_equal(first.images, again.images)
 
 
-def test_prepared_faces_win(empty_cache, capsys):
-    images = write_prepared("anime")
+def test_prepared_faces_win(empty_cache, tmp_path, capsys):
+    images = write_prepared(tmp_path, "anime")
     faces = load_faces("anime")
     assert (faces.name, faces.origin) == ("anime", "prepared")
     np.testing.assert_array_equal(faces.images, images)
@@ -184,29 +199,62 @@ def test_prepared_faces_win(empty_cache, capsys):
     assert load_faces("anime", size=32, count=2).origin == "drawn", "only 64 pixels are prepared"
 
 
-def test_an_unknown_name_lists_the_known_ones(empty_cache):
-    write_prepared("mine")
-    write_prepared("small", size=32)
-    prepared_path(".part-7-killed", 64).write_bytes(b"half")
-    with pytest.raises(FileNotFoundError, match="no faces called 'yours' at 64 pixels") as error:
+@pytest.mark.parametrize("kind", [str, Path])
+def test_the_path_of_a_folder_is_prepared_once(empty_cache, tmp_path, kind):
+    images = write_pictures(tmp_path / "My pictures")
+    faces = load_faces(kind(tmp_path / "My pictures"), verbose=False)
+    assert repr(faces) == "Faces('my-pictures', prepared: 3 of 64×64 pixels)"
+    np.testing.assert_array_equal(faces.images, images)
+    kept = {path: path.stat().st_mtime_ns for path in prepared_folder("my-pictures", 64).iterdir()}
+    load_faces(kind(tmp_path / "My pictures"), verbose=False)
+    assert {path: path.stat().st_mtime_ns for path in prepared_folder("my-pictures", 64).iterdir()} == kept
+    np.testing.assert_array_equal(load_faces("my-pictures").images, images)
+
+
+def test_a_folder_of_the_name_of_a_style_is_not_taken_for_it(empty_cache, tmp_path, monkeypatch):
+    write_pictures(tmp_path / "anime")
+    monkeypatch.chdir(tmp_path)
+    assert load_faces("anime", count=2, verbose=False).origin == "drawn"
+    with pytest.raises(ValueError, match="would be called 'anime', as other faces are already"):
+        load_faces("./anime", verbose=False)
+
+
+def test_families_come_with_the_faces(empty_cache, tmp_path):
+    images = write_pictures(tmp_path / "pictures", count=30)
+    brighter = np.clip(images[:10].astype(int) + 4, 0, 255).astype(np.uint8)  # an RMS of 4/255 = 0.016
+    for i, image in enumerate(brighter):
+        Image.fromarray(image).save(tmp_path / "pictures" / f"{i}-brighter.png")
+    faces = load_faces(tmp_path / "pictures", verbose=False)
+    assert len(faces) == 40 and len(set(faces.families)) == 30
+    for seed in range(5):
+        train, test = faces.split(0.3, seed)
+        assert not set(train.families) & set(test.families)
+        assert len(set(test.families)) == 9
+
+
+def test_an_unknown_name_lists_the_known_ones(empty_cache, tmp_path):
+    write_prepared(tmp_path, "mine")
+    write_prepared(tmp_path, "small", size=32)
+    prepared_folder("stopped", 64).mkdir()
+    with pytest.raises(FileNotFoundError, match="no faces called 'yours' at 64 pixels, and no such file") as error:
         load_faces("yours")
     assert "there are: anime, cartoon, drawn-anime, drawn-cartoon, mine. " in str(error.value)
     assert "python -m vaelib prepare PICTURES --name yours --size 64" in str(error.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"not an array at all", "half"])
-def test_a_damaged_array(empty_cache, content):
-    write_prepared("mine")
-    path = prepared_path("mine", 64)
-    path.write_bytes(path.read_bytes()[:20_000] if content == "half" else content)
-    with pytest.raises(ValueError, match=r"mine-64.npy is damaged .*; delete it and prepare the faces again"):
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"not an array at all", "half", None])
+@pytest.mark.parametrize("which", ["images", "families"])
+def test_a_damaged_array(empty_cache, tmp_path, content, which):
+    images = write_prepared(tmp_path, "mine")
+    (path,) = prepared_folder("mine", 64).glob(f"{which}-*.npy")
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if content == "half" else content)
+    with pytest.raises(ValueError, match=rf"{which}-\w+.npy is damaged .*; prepare the faces again"):
         load_faces("mine")
-
-
-def test_an_array_of_something_else(empty_cache):
-    np.save(prepared_path("mine", 64), np.zeros(7))
-    with pytest.raises(ValueError, match="got images of float64"):
-        load_faces("mine")
+    prepare(tmp_path / "mine-64", "mine", progress=False)
+    np.testing.assert_array_equal(load_faces("mine").images, images)
 
 
 def test_no_file_of_the_package_is_the_cache(empty_cache):

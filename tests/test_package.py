@@ -24,8 +24,9 @@ def test_import_is_cheap():
     code = "import sys, vaelib; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     loaded = set(in_a_fresh_python(code).split())
     assert "vaelib" in loaded
-    heavy = "torch torchvision torchmetrics matplotlib sklearn numpy PIL ipywidgets kagglehub huggingface_hub tqdm"
-    assert not loaded & set(heavy.split())
+    heavy = "torch torchvision torchmetrics matplotlib sklearn scipy joblib numpy PIL ipywidgets tqdm"
+    online = "kaggle kagglehub huggingface_hub requests"
+    assert not loaded & set(f"{heavy} {online}".split())
 
 
 def test_the_command_line_starts_without_torch():

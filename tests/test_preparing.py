@@ -1,14 +1,23 @@
+import _thread
 import io
 import json
+import os
+import subprocess
+import sys
+import threading
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 from PIL import Image
 
+from vaelib import preparing
 from vaelib.faces import load_faces
-from vaelib.preparing import prepare, prepared_path, recognise, to_face
+from vaelib.preparing import prepare, prepared_folder, read_report, recognise
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -17,6 +26,10 @@ def encoded(image: Image.Image, ending: str = "png", **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, {"jpg": "jpeg"}.get(ending, ending), **options)
     return buffer.getvalue()
+
+
+def to_face(image: Image.Image, size: int, crop: float = 1.0) -> np.ndarray:
+    return np.asarray(preparing.to_face(image, size, crop))
 
 
 def noise(seed: int, width: int = 80, height: int = 80) -> Image.Image:
@@ -65,25 +78,25 @@ def test_counts_and_reasons(tmp_path, empty_cache, messy):
     assert len(reasons) == 2
 
     text = str(report)
-    for part in ("4 read", "3 kept", "1 duplicates", "2 unreadable", "text.jpg: not a picture", report.path):
+    for part in ("4 read", "3 kept", "1 exact copies", "2 unreadable", "text.jpg: not a picture", str(report.folder)):
         assert part in text
-    assert json.loads(Path(report.path).with_suffix(".json").read_text())["kept"] == 3
+    assert json.loads((report.folder / "manifest.json").read_text())["kept"] == 3
 
 
 def test_the_array_holds_each_distinct_picture_once_in_name_order(tmp_path, empty_cache, messy):
     report = prepare(write_folder(tmp_path / "mine", messy), size=80, progress=False)
-    array = np.load(report.path, mmap_mode="r")
+    array = np.load(report.images_path, mmap_mode="r")
     assert array.shape == (3, 80, 80, 3) and array.dtype == np.uint8
     np.testing.assert_array_equal(array[0], np.asarray(noise(1)))  # a.png; its copy comes later
     np.testing.assert_array_equal(array[1], np.asarray(noise(2)))  # b/two.PNG
-    assert Path(report.path) == prepared_path("mine", 80)
+    assert report.images_path.parent == prepared_folder("mine", 80)
     assert len(load_faces("mine", size=80)) == 3
 
 
 def test_zip_and_folder_give_the_same_bytes(tmp_path, empty_cache, messy):
     folder = prepare(write_folder(tmp_path / "folder", messy), size=32, progress=False)
     archive = prepare(write_zip(tmp_path / "archive.zip", messy), size=32, progress=False)
-    assert Path(folder.path).read_bytes() == Path(archive.path).read_bytes()
+    assert folder.images_path.read_bytes() == archive.images_path.read_bytes()
     assert folder.unreadable == archive.unreadable
     assert archive.name == "archive"
 
@@ -91,7 +104,7 @@ def test_zip_and_folder_give_the_same_bytes(tmp_path, empty_cache, messy):
 def test_more_pictures_than_one_chunk(tmp_path, empty_cache):
     files = {f"{i:04}.png": encoded(Image.new("RGB", (4, 4), (i % 256, i // 256, 0))) for i in range(1100)}
     report = prepare(write_zip(tmp_path / "many.zip", files), size=4, progress=False)
-    array = np.load(report.path)
+    array = np.load(report.images_path)
     assert array.shape == (1100, 4, 4, 3)
     np.testing.assert_array_equal(array[:, 0, 0, 0] + 256 * array[:, 0, 0, 1].astype(int), np.arange(1100))
 
@@ -175,6 +188,12 @@ def test_a_large_jpeg_decoded_at_reduced_size_looks_the_same():
     assert np.abs(reduced.astype(int) - to_face(image, 64, crop=0.7)).max() <= 6
 
 
+def test_a_reduced_picture_has_pixels_to_spare():
+    picture = Image.open(io.BytesIO(encoded(noise(1, 500, 500), "jpg")))
+    to_face(picture, 64, crop=0.7)
+    assert picture.size == (125, 125), "of which the crop keeps 87.5, 1.37 times 64"
+
+
 def test_a_photo_is_turned_as_its_exif_says():
     image = Image.new("RGB", (64, 64), RED)
     image.paste(BLUE, (0, 0, 64, 32))  # blue above red
@@ -218,7 +237,7 @@ def test_real_anime_faces(real_prepared):
     report = real_prepared["anime"]
     assert (report.name, report.read, report.kept, report.unreadable) == ("anime", 24_735, 18_969, [])
     assert report.duplicates == 24_735 - 18_969
-    array = np.load(report.path, mmap_mode="r")
+    array = np.load(report.images_path, mmap_mode="r")
     assert array.shape == (18_969, 64, 64, 3)
     assert len(np.unique(array.reshape(len(array), -1).view("V12288"))) == 18_969
 
@@ -226,7 +245,7 @@ def test_real_anime_faces(real_prepared):
 def test_real_cartoon_faces_fill_the_picture(real_prepared):
     report = real_prepared["cartoon"]
     assert (report.name, report.read, report.kept, report.unreadable) == ("cartoon", 7_000, 7_000, [])
-    array = np.load(report.path, mmap_mode="r")
+    array = np.load(report.images_path, mmap_mode="r")
     inked = (array < 240).any(3)  # (N, 64, 64): what is not the white margin
     rows, columns = inked.any(2).sum(1), inked.any(1).sum(1)
     assert np.median(rows) > 0.85 * 64 and np.median(columns) > 0.75 * 64, "heads should fill the picture"
@@ -280,7 +299,7 @@ def only_unreadable(tmp_path):
 def test_bad_sources_say_what_to_do_and_leave_nothing(tmp_path, empty_cache, make, message):
     with pytest.raises(ValueError, match=message):
         prepare(make(tmp_path), progress=False)
-    assert [path for path in empty_cache.rglob("*") if path.is_file()] == []
+    assert [path for path in empty_cache.rglob("*") if path.is_file() and path.name != ".lock"] == []
 
 
 def test_a_missing_source(tmp_path, empty_cache):
@@ -289,7 +308,8 @@ def test_a_missing_source(tmp_path, empty_cache):
 
 
 @pytest.mark.parametrize(
-    "options", [{"size": 0}, {"size": -64}, {"crop": 0}, {"crop": 1.5}, {"name": "a/b"}, {"name": "../up"}]
+    "options",
+    [{"size": 0}, {"size": -64}, {"crop": 0}, {"crop": 1.5}, {"near": -0.1}, {"name": "a/b"}, {"name": "../up"}],
 )
 def test_bad_options(tmp_path, empty_cache, options):
     source = write_folder(tmp_path / "mine", {"a.png": encoded(noise(1))})
@@ -300,13 +320,12 @@ def test_bad_options(tmp_path, empty_cache, options):
 
 def test_a_failed_second_time_keeps_the_first_array(tmp_path, empty_cache):
     good = write_folder(tmp_path / "mine", {"a.png": encoded(noise(1))})
-    path = Path(prepare(good, progress=False).path)
-    before = path.read_bytes()
+    report = prepare(good, progress=False)
+    before = {path: path.read_bytes() for path in report.folder.iterdir()}
     (good / "a.png").write_bytes(b"overwritten by accident")
     with pytest.raises(ValueError, match="none of the 1 pictures"):
         prepare(good, progress=False)
-    assert path.read_bytes() == before
-    assert {file.name for file in path.parent.iterdir()} == {"mine-64.npy", "mine-64.json"}
+    assert {path: path.read_bytes() for path in report.folder.iterdir()} == before
 
 
 def test_a_damaged_member_of_a_zip_is_one_line_of_the_report(tmp_path, empty_cache):
@@ -318,3 +337,222 @@ def test_a_damaged_member_of_a_zip_is_one_line_of_the_report(tmp_path, empty_cac
     report = prepare(path, progress=False)
     assert (report.read, report.kept) == (1, 1)
     assert report.unreadable[0][0] == "bad.bmp" and "CRC" in report.unreadable[0][1]
+
+
+# ----------------------------------------------------------------------------------------------- odd pictures
+
+
+def test_a_picture_of_one_pixel_is_a_face_of_one_colour(tmp_path, empty_cache):
+    report = prepare(write_folder(tmp_path / "mine", {"a.png": encoded(Image.new("RGB", (1, 1), RED))}), progress=False)
+    assert (np.load(report.images_path) == RED).all()
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp", "png", "tiff"])
+def test_of_an_animation_the_first_frame_counts(tmp_path, empty_cache, ending):
+    frames = [Image.new("RGB", (64, 64), colour) for colour in (RED, BLUE, GREEN)]
+    content = encoded(frames[0], ending, save_all=True, append_images=frames[1:])
+    assert Image.open(io.BytesIO(content)).n_frames == 3
+    report = prepare(write_folder(tmp_path / "mine", {f"a.{ending}": content}), progress=False)
+    red, green, blue = middle(np.load(report.images_path)[0])
+    assert red > 250 and green < 5 and blue < 5
+
+
+def test_a_jpeg_for_print_keeps_its_colours():
+    picture = Image.open(io.BytesIO(encoded(Image.new("CMYK", (64, 64), (0, 255, 255, 0)), "jpg")))
+    red, green, blue = middle(to_face(picture, 32))
+    assert picture.mode == "CMYK" and red > 230 and green < 50 and blue < 50
+
+
+def test_huge_pictures_are_listed_and_huge_jpegs_are_read_small(tmp_path, empty_cache):
+    files = {
+        "20000.png": encoded(Image.new("1", (20_000, 20_000))),
+        "9000.png": encoded(Image.new("1", (9_000, 9_000))),
+        "9000.jpg": encoded(Image.new("L", (9_000, 9_000), 90), "jpg"),
+    }
+    report = prepare(write_folder(tmp_path / "mine", files), progress=False)
+    reasons = dict(report.unreadable)
+    assert reasons["9000.png"] == "9,000×9,000 pixels, more than 64,000,000 in all"
+    assert "exceeds limit" in reasons["20000.png"]
+    assert (np.load(report.images_path) == 90).all() and report.kept == 1
+
+
+def test_what_only_calls_itself_a_picture_starts_no_other_program(tmp_path, empty_cache):
+    """Pillow would hand a PostScript file to Ghostscript."""
+    files = {"a.jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "b.png": encoded(noise(1))}
+    report = prepare(write_folder(tmp_path / "mine", files), progress=False)
+    assert report.unreadable == [("a.jpg", "not a picture")]
+
+
+# ------------------------------------------------------------------------------------------------- near copies
+
+
+def brightened(image: Image.Image, by: int = 6) -> Image.Image:
+    return image.point(lambda value: value + by)
+
+
+def test_near_copies_are_kept_and_share_a_family(tmp_path, empty_cache):
+    files = {f"{i}.png": encoded(noise(i)) for i in range(30)}
+    files |= {f"{i}-brighter.png": encoded(brightened(noise(i))) for i in range(3)}
+    report = prepare(write_folder(tmp_path / "mine", files), size=80, progress=False)
+    assert (report.kept, report.families, report.largest_family, report.near) == (33, 30, 2, 0.07)
+    families = np.load(report.families_path)
+    names = sorted(files)
+    assert families[names.index("1.png")] == families[names.index("1-brighter.png")]
+    assert "30 families of near copies, the largest of 2" in str(report)
+
+
+@pytest.fixture
+def alike(tmp_path) -> Path:
+    """40 pictures of which each is near to all others, though none is a copy."""
+    pictures = [Image.fromarray(np.asarray(noise(i)) // 32 + np.uint8(100)) for i in range(40)]
+    return write_folder(tmp_path / "alike", {f"{i}.png": encoded(picture) for i, picture in enumerate(pictures)})
+
+
+def test_pictures_that_are_all_alike_are_no_family(alike, empty_cache):
+    report = prepare(alike, progress=False)
+    assert (report.families, report.near) == (40, 0.0)
+    assert "near copies not looked for" in str(report)
+
+
+def test_who_asks_for_near_copies_gets_them(alike, empty_cache):
+    assert prepare(alike, near=0.07, progress=False).families == 1
+    assert prepare(alike, near=0.0, progress=False).families == 40
+
+
+# --------------------------------------------------------------------------------------------- stopped, repeated
+
+
+def state(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
+
+
+def test_the_second_call_does_nothing_and_says_the_same(tmp_path, empty_cache, messy):
+    source = write_zip(tmp_path / "archive.zip", messy)
+    report = prepare(source, progress=False)
+    before = state(report.folder)
+    assert prepare(source, progress=False) == report
+    assert state(report.folder) == before
+
+
+@pytest.mark.parametrize("change", ["source", "crop", "near"])
+def test_a_change_is_noticed(tmp_path, empty_cache, change):
+    files = {f"{i}.png": encoded(noise(i)) for i in range(4)}
+    report = prepare(write_folder(tmp_path / "mine", files), progress=False)
+    options = {"crop": {"crop": 0.5}, "near": {"near": 0.01}}.get(change, {})
+    if change == "source":
+        (tmp_path / "mine" / "2.png").write_bytes(encoded(noise(5)))
+    again = prepare(tmp_path / "mine", **options, progress=False)
+    assert again.digest != report.digest
+    assert {path.name for path in again.folder.glob("*.npy")} == {again.images_path.name, again.families_path.name}
+    if change == "source":
+        np.testing.assert_array_equal(np.load(again.images_path)[2], to_face(noise(5), 64))
+
+
+def test_another_source_does_not_take_a_name_unasked(tmp_path, empty_cache):
+    first = prepare(write_folder(tmp_path / "a" / "mine", {"1.png": encoded(noise(1))}), progress=False)
+    other = write_folder(tmp_path / "b" / "mine", {"1.png": encoded(noise(2))})
+    with pytest.raises(ValueError, match=r"would be called 'mine', as other faces are already .*a/mine.*--name"):
+        prepare(other, progress=False)
+    assert prepare(other, name="other", progress=False).name == "other"
+    np.testing.assert_array_equal(np.load(first.images_path)[0], to_face(noise(1), 64))
+    prepare(other, name="mine", progress=False)
+    np.testing.assert_array_equal(load_faces("mine").images[0], to_face(noise(2), 64))
+
+
+def test_an_interrupted_call_goes_on_where_it_was(tmp_path, empty_cache, monkeypatch):
+    """What was read before the interruption is not read again: meanwhile the first pictures changed unnoticed."""
+    monkeypatch.setattr(preparing, "CHUNK", 8)
+    folder = write_folder(tmp_path / "mine", {f"{i:03}.png": encoded(noise(i)) for i in range(200)})
+    journal = prepared_folder("mine", 64) / "part.jsonl"
+    watcher = threading.Thread(target=interrupt_after, args=(journal, 3))
+    with pytest.raises(KeyboardInterrupt), joblib.parallel_config("sequential"):
+        watcher.start()
+        prepare(folder, progress=False)
+    done = len(journal.read_bytes().splitlines()) - 1
+    assert 3 <= done < 25
+
+    for path in sorted(folder.iterdir())[:8]:
+        times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+        path.write_bytes(b"x" * path.stat().st_size)
+        os.utime(path, ns=times)
+    report = prepare(folder, progress=False)
+    assert (report.read, report.kept, report.unreadable) == (200, 200, [])
+    np.testing.assert_array_equal(np.load(report.images_path), [to_face(noise(i), 64) for i in range(200)])
+
+
+def interrupt_after(journal: Path, steps: int) -> None:
+    while not journal.exists() or journal.read_bytes().count(b"\n") <= steps:
+        time.sleep(0.001)
+    _thread.interrupt_main()
+
+
+KILLED_AT_RANDOM = """
+import os, random, signal, sys, time
+import joblib, scipy.sparse.csgraph, scipy.spatial, sklearn.decomposition
+from vaelib import preparing
+
+source, expected, seed = sys.argv[1], open(sys.argv[2], "rb").read(), sys.argv[3]
+preparing.CHUNK = 8
+folder = preparing.prepared_folder("mine", 64)
+
+def start():
+    pid = os.fork()
+    if pid == 0:
+        with joblib.parallel_config("sequential"):
+            preparing.prepare(source, "mine", progress=False)
+        os._exit(0)
+    return pid
+
+begin = time.monotonic()
+os.waitpid(start(), 0)
+whole = time.monotonic() - begin
+choose, kills, finished = random.Random(seed), 0, 0
+while kills < 20:
+    for path in folder.iterdir() if (folder / "manifest.json").exists() else []:
+        path.unlink()
+    pid = start()
+    time.sleep(choose.uniform(0, whole))
+    os.kill(pid, signal.SIGKILL)
+    killed = os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+    kills += killed
+    if report := preparing.read_report("mine", 64):
+        finished += 1
+        assert report.images_path.read_bytes() == expected, "a wrong array"
+os.waitpid(start(), 0)
+assert preparing.read_report("mine", 64).images_path.read_bytes() == expected, "another array"
+print(kills, "killed,", finished, "finished")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, to start twenty times in a few seconds")
+def test_twenty_kills_leave_no_wrong_array(tmp_path, empty_cache):
+    files = {f"{i:03}.png": encoded(noise(i % 150, 64, 64)) for i in range(200)} | {"broken.png": b"no picture"}
+    source = write_zip(tmp_path / "faces.zip", files)
+    whole = prepare(source, "whole", progress=False)
+    assert (whole.read, whole.kept, len(whole.unreadable)) == (200, 150, 1)
+    arguments = [str(source), str(whole.images_path), "0"]
+    done = subprocess.run([sys.executable, "-c", KILLED_AT_RANDOM, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("20 killed")
+    assert read_report("mine", 64).unreadable == [("broken.png", "not a picture")]
+    assert np.array_equal(np.load(read_report("mine", 64).families_path), np.load(whole.families_path))
+
+
+def test_two_at_once_do_not_meet(tmp_path, empty_cache, messy):
+    source = write_zip(tmp_path / "archive.zip", messy)
+    with ThreadPoolExecutor(4) as pool:
+        reports = list(pool.map(lambda _: prepare(source, size=32, progress=False), range(4)))
+    assert all(report == reports[0] for report in reports)
+    assert len(load_faces("archive", size=32)) == 3
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, the disk that is always full")
+def test_a_full_disk_is_explained_and_loses_nothing(tmp_path, empty_cache, messy):
+    source = write_zip(tmp_path / "archive.zip", messy)
+    folder = prepared_folder("archive", 64)
+    folder.mkdir()
+    (folder / "part.npy").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"the disk is full: .*archive-64 needs up to 0 MB.*VAELIB_CACHE"):
+        prepare(source, progress=False)
+    (folder / "part.npy").unlink()
+    assert prepare(source, progress=False).kept == 3

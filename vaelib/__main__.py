@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"vaelib: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nvaelib: stopped; a training run goes on with --resume", file=sys.stderr)
+        print("\nvaelib: stopped; the same command goes on from here, `train` with --resume", file=sys.stderr)
         return 130
     return 0
 
@@ -49,11 +49,16 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument(
         "--crop", type=float, help="middle part of each picture to keep, 0 to 1 (default: by layout, or 1)"
     )
+    prepare.add_argument(
+        "--near", type=float, help="how near two copies of one picture are, 0: equal (default: by layout, or 0.07)"
+    )
     prepare.set_defaults(run=_prepare)
 
     train = commands.add_parser("train", help="train a VAE on prepared or drawn faces")
     train.add_argument(
-        "faces", metavar="NAME", help="anime, cartoon, drawn-anime, drawn-cartoon, or a name given to prepare"
+        "faces",
+        metavar="NAME",
+        help="anime, cartoon, drawn-anime, drawn-cartoon, a name given to prepare, or a zip or folder of pictures",
     )
     train.add_argument(
         "--recipe",
@@ -111,14 +116,14 @@ def _download(options: argparse.Namespace) -> None:
     from vaelib.preparing import prepare
 
     dataset = DATASETS[options.name]
-    print(f"{dataset.url}: {dataset.pictures:,} pictures, licence: {dataset.licence}")
+    print(f"{dataset.url}: {dataset.pictures:,} pictures, licence: {dataset.licence}", flush=True)  # before any bar
     print(prepare(download(options.name), options.name, options.size))
 
 
 def _prepare(options: argparse.Namespace) -> None:
     from vaelib.preparing import prepare
 
-    print(prepare(options.source, options.name, options.size, options.crop))
+    print(prepare(options.source, options.name, options.size, options.crop, options.near))
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -147,7 +152,7 @@ def _train(options: argparse.Namespace) -> None:
 
     faces = load_faces(options.faces, options.size, options.count)
     faces, test = faces.split(test_fraction=min(0.1, 1000 / max(1, len(faces))))  # more than 1,000 would only cost time
-    folder = options.folder or cache_folder("runs") / options.faces
+    folder = options.folder or cache_folder("runs") / faces.name
     parameters = sum(parameter.numel() for parameter in vae.parameters())
     print(
         f"{type(vae).__name__}, {parameters:,} parameters, on {device}: {len(faces):,} {faces.name} faces to train on, "

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor
 
 from vaelib import drawn
-from vaelib.preparing import prepared_path
+from vaelib.families import find_families
+from vaelib.preparing import Report, prepare, prepared_names, read_report
 from vaelib.storage import atomic_file, cache_folder
 
 DRAWN_COUNT = 4000
@@ -22,13 +22,15 @@ class Faces:
     """Pictures of one size with, where known, what they show.
 
     `images` is uint8 (N, H, W, 3), perhaps memory-mapped; `labels` maps a factor's name to an array of N values;
-    `origin` is "prepared" (from pictures) or "drawn" (by `vaelib.drawn`).
+    `origin` is "prepared" (from pictures) or "drawn" (by `vaelib.drawn`). `families` is int64 (N,): faces that are
+    copies of one picture, exact or near, have the same number; where it is not given, exact copies are looked for.
     """
 
     images: np.ndarray
     name: str = "faces"
     origin: str = "prepared"
     labels: dict[str, np.ndarray] = field(default_factory=dict)
+    families: np.ndarray = None
 
     def __post_init__(self):
         shape, dtype = self.images.shape, self.images.dtype
@@ -37,6 +39,10 @@ class Faces:
         for factor, values in self.labels.items():
             if len(values) != len(self.images):
                 raise ValueError(f"got {len(values)} labels {factor!r} for {len(self.images)} images")
+        if self.families is None:
+            object.__setattr__(self, "families", find_families(self.images, near=0))
+        elif len(self.families) != len(self.images):
+            raise ValueError(f"got {len(self.families)} family numbers for {len(self.images)} images")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -45,30 +51,25 @@ class Faces:
         height, width = self.images.shape[1:3]
         return f"Faces({self.name!r}, {self.origin}: {len(self):,} of {width}×{height} pixels)"
 
-    @cached_property
-    def families(self) -> np.ndarray:
-        """int64 (N,): faces with the same number are the same picture, byte for byte."""
-        digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in self.images]
-        return np.unique(np.array(digests, dtype="V16"), return_inverse=True)[1]
-
     def select(self, rows: Sequence[int] | np.ndarray) -> "Faces":
         """The faces at `rows` (integers or a boolean mask), in that order."""
         labels = {factor: values[rows] for factor, values in self.labels.items()}
-        return Faces(self.images[rows], self.name, self.origin, labels)
+        return Faces(self.images[rows], self.name, self.origin, labels, self.families[rows])
 
     def split(self, test_fraction: float = 0.1, seed: int = 42) -> tuple["Faces", "Faces"]:
-        """(train, test), at random by family: copies of one picture never stand on both sides.
+        """(train, test), at random by family: copies of one picture, exact or near, never stand on both sides.
 
         About `test_fraction` of the families, at least one, go to test; the same seed gives the same split.
         Raises `ValueError` unless 0 < test_fraction < 1 and there are two different faces.
         """
         if not 0 < test_fraction < 1:
             raise ValueError(f"got test_fraction={test_fraction}, expected a number between 0 and 1, such as 0.1")
-        count = int(self.families.max(initial=-1)) + 1
+        families = np.unique(self.families)
+        count = len(families)
         if count < 2:
             raise ValueError(f"got {len(self)} faces of which {count} are different, expected at least 2 to split")
         test_count = min(max(1, round(count * test_fraction)), count - 1)
-        chosen = np.random.default_rng(seed).permutation(count)[:test_count]
+        chosen = np.random.default_rng(seed).permutation(families)[:test_count]
         in_test = np.isin(self.families, chosen)
         return self.select(~in_test), self.select(in_test)
 
@@ -83,32 +84,36 @@ def to_float(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).float() / 255
 
 
-def load_faces(name: str = "anime", size: int = 64, count: int = DRAWN_COUNT, verbose: bool = True) -> Faces:
-    """Open the faces called `name`, memory-mapped: what `python -m vaelib prepare` made, else drawn stand-ins.
+def load_faces(name: str | Path = "anime", size: int = 64, count: int = DRAWN_COUNT, verbose: bool = True) -> Faces:
+    """Open the faces called `name`, memory-mapped: what `vaelib.prepare` made, else drawn stand-ins.
 
     "anime" and "cartoon" are the Kaggle faces where they are prepared; where not, `count` faces are drawn in that
-    style, and a printed line says so. "drawn-anime" and "drawn-cartoon" are always drawn. Any other name must have been
-    prepared. Drawn faces carry labels and are kept in the cache folder.
+    style, and a printed line says so. "drawn-anime" and "drawn-cartoon" are always drawn; they carry labels and are
+    kept in the cache folder. Any other name is that of a prepared set, or the path of a zip or a folder of pictures,
+    which is prepared now (the next time it is only opened).
 
-    Raises `FileNotFoundError` for a name that is neither, `ValueError` for a damaged array.
+    Raises `FileNotFoundError` for a name that is none of these, `ValueError` for a damaged array, and what `prepare`
+    raises.
     """
-    path = prepared_path(name, size)
-    if path.exists():
-        return Faces(_open_array(path), name)
-    style = name.removeprefix("drawn-")
-    if style not in drawn.FACTORS:
-        raise FileNotFoundError(
-            f"no faces called {name!r} at {size} pixels; there are: {', '.join(_available(size))}. "
-            f"Make them with: python -m vaelib prepare PICTURES --name {name} --size {size}"
-        )
-    if name == style and verbose:
-        print(f"{count:,} drawn {name} faces stand in. For Kaggle's: python -m vaelib download {name}")
-    return _load_drawn(style, size, count)
+    if report := read_report(str(name), size):
+        return _open_prepared(report)
+    style = str(name).removeprefix("drawn-")
+    if style in drawn.FACTORS:
+        if name == style and verbose:
+            print(f"{count:,} drawn {name} faces stand in. For Kaggle's: python -m vaelib download {name}")
+        return _load_drawn(style, size, count)
+    if Path(name).expanduser().exists():
+        return _open_prepared(prepare(name, size=size, progress=verbose))
+    known = sorted({*prepared_names(size), *drawn.FACTORS, *(f"drawn-{style}" for style in drawn.FACTORS)})
+    raise FileNotFoundError(
+        f"no faces called {str(name)!r} at {size} pixels, and no such file or folder; there are: {', '.join(known)}. "
+        f"Make them with: python -m vaelib prepare PICTURES --name {name} --size {size}"
+    )
 
 
-def _available(size: int) -> list[str]:
-    prepared = {path.name.removesuffix(f"-{size}.npy") for path in cache_folder("faces").glob(f"[!.]*-{size}.npy")}
-    return sorted(prepared | {"anime", "cartoon", "drawn-anime", "drawn-cartoon"})
+def _open_prepared(report: Report) -> Faces:
+    images, families = _open_array(report.images_path), _open_array(report.families_path)
+    return Faces(images, report.name, families=np.array(families))
 
 
 def _load_drawn(style: str, size: int, count: int) -> Faces:
@@ -123,11 +128,12 @@ def _load_drawn(style: str, size: int, count: int) -> Faces:
         with atomic_file(path) as part:
             np.save(part, images)
     with np.load(labels_path) as labels:
-        return Faces(_open_array(path), f"drawn-{style}", "drawn", dict(labels))
+        images = _open_array(path)
+        return Faces(images, f"drawn-{style}", "drawn", dict(labels), families=np.arange(len(images)))
 
 
 def _open_array(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r")
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it and prepare the faces again") from error
+    except (ValueError, EOFError, FileNotFoundError) as error:
+        raise ValueError(f"{path} is damaged ({error}); prepare the faces again, or delete its folder") from error

@@ -3,131 +3,203 @@
     python -m vaelib prepare animefacedataset.zip
     python -m vaelib prepare my_pictures/ --name mine
 
-Pictures are read straight from the zip: nothing is unpacked. The array goes to `faces/NAME-SIZE.npy` in the cache
-folder, where `load_faces(NAME)` finds it.
+Pictures are read straight from the zip: nothing is unpacked. The set goes to `faces/NAME-SIZE/` in the cache folder,
+where `load_faces(NAME)` finds it: an array of images, one of family numbers and, written last, `manifest.json`. Work
+that was stopped, by whatever means, goes on where it was; a second call finds nothing to do.
 """
 
+import errno
 import hashlib
 import io
 import json
 import os
 import re
-import zipfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from filelock import FileLock
+from joblib import Parallel, delayed
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 
+from vaelib.families import NEAR, find_families
+from vaelib.sources import Source, digest_of, open_source, printable
 from vaelib.storage import atomic_file, cache_folder
 
-PICTURE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+VERSION = 2  # raise it when the same source would give other bytes: sets prepared before are then prepared anew
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow knows more, some of which start other programs
+MAX_PIXELS = 64_000_000  # of one picture: decoded, they take 256 MB
+CHUNK = 256  # pictures that go to a process at once
+HEADER = 128  # bytes before the first face in an array, as numpy writes it
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a known data set names its files, and the middle part of each picture that holds the face."""
+    """A known data set: how it names its files, what part of each picture holds the face, what is a near copy."""
 
     pattern: re.Pattern
     crop: float
+    near: float
 
 
 # The cartoons stand in a wide white margin: the middle 350 of 500 pixels hold the head and cut only the widest hair.
+# All are put together from the same few parts, so different ones are as near to each other as copies are elsewhere.
 LAYOUTS = {
-    "anime": Layout(re.compile(r"(^|/)images/\d+_\d{4}\.jpg$"), crop=1.0),
-    "cartoon": Layout(re.compile(r"(^|/)cartoonset100k[^/]*/\d/cs\d+\.(jpg|png)$"), crop=0.7),
+    "anime": Layout(re.compile(r"(^|/)images/\d+_\d{4}\.jpg$"), crop=1.0, near=NEAR),
+    "cartoon": Layout(re.compile(r"(^|/)cartoonset100k[^/]*/\d/cs\d+\.(jpg|png)$"), crop=0.7, near=0.0),
 }
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `prepare` did: `read` pictures could be decoded, `kept` of them are distinct, the rest `duplicates`.
+    """What `prepare` made of a source; it is also the manifest of the prepared set.
 
-    `unreadable` lists (file, reason) of those that could not; `path` is the array, uint8 (kept, size, size, 3).
+    `read` pictures could be decoded; `kept` of them are distinct, the rest `duplicates`; those kept make up `families`
+    of pictures nearer than `near`, the largest of `largest_family` members. `unreadable` lists (file, reason) of what
+    was passed over. `images_path` is the array, uint8 (kept, size, size, 3), and `families_path` int64 (kept,).
     """
 
     name: str
     source: str
+    digest: str
+    version: int
     size: int
     crop: float
+    near: float
     read: int
     kept: int
     duplicates: int
+    families: int
+    largest_family: int
     unreadable: list[tuple[str, str]]
-    path: str
+    folder: Path
+
+    @property
+    def images_path(self) -> Path:
+        return self.folder / f"images-{self.digest}.npy"
+
+    @property
+    def families_path(self) -> Path:
+        return self.folder / f"families-{self.digest}.npy"
 
     def __str__(self) -> str:
+        near = f"{self.families:>8,} families of near copies, the largest of {self.largest_family}"
         lines = [
-            f"{self.source} -> {self.name!r}",
+            f"{Path(self.source).name} -> {self.name!r}",
             f"{self.read:>8,} read",
+            f"{self.duplicates:>8,} exact copies left out",
             f"{self.kept:>8,} kept, each different, {self.size}×{self.size} pixels",
-            f"{self.duplicates:>8,} duplicates left out",
+            near if self.near else "         near copies not looked for: these pictures are alike without being copies",
             f"{len(self.unreadable):>8,} unreadable",
         ]
-        lines += [f"         {file}: {reason}" for file, reason in self.unreadable[:5]]
+        lines += [f"         {printable(file)}: {reason}" for file, reason in self.unreadable[:5]]
         if len(self.unreadable) > 5:
             lines.append(f"         … and {len(self.unreadable) - 5:,} more")
-        return "\n".join([*lines, f"written to {self.path}"])
+        return "\n".join([*lines, f"written to {self.folder}"])
 
 
 def prepare(
-    source: str | Path, name: str | None = None, size: int = 64, crop: float | None = None, progress: bool = True
+    source: str | Path,
+    name: str | None = None,
+    size: int = 64,
+    crop: float | None = None,
+    near: float | None = None,
+    progress: bool = True,
 ) -> Report:
     """Turn a zip file or a folder of pictures into one array of distinct faces, and say what happened.
 
     Each picture becomes RGB, its largest middle square times `crop` (0 to 1; default: what the layout asks for,
     else 1) is cut out and scaled to `size`×`size` pixels by Lanczos. Pictures equal in every resulting pixel are
-    kept once, the first in file-name order. The two Kaggle archives are known by their layout and named `anime` and
-    `cartoon`; anything else takes `name`, or the name of the file or folder.
+    kept once, the first in file-name order. Near copies are all kept, and share a family: see `find_families`. `near`
+    defaults to what the layout asks for, else to 0.07, unless that would join more than a twentieth of all pictures:
+    these are then taken to be alike without being copies, as with `near=0`.
+
+    The two Kaggle archives are known by their layout and named `anime` and `cartoon`; anything else takes `name`, or
+    the name of the file or folder. Broken and unreasonable files become lines of the report. Where the very same
+    source was prepared before in the same way, its report comes back at once.
 
     Raises `FileNotFoundError` if `source` is missing, `ValueError` if it is no zip, holds no picture, holds none that
-    can be read, or if `name`, `size` or `crop` are out of range. Nothing is left behind then.
+    can be read, if `name`, `size`, `crop` or `near` are out of range, or if no `name` is given and a set made from
+    another source has the name; `OSError` where the disk is full.
     """
-    source = Path(source).expanduser()
+    source = open_source(Path(source).expanduser().resolve())
+    known, layout = recognise(source.files)
+    if crop is None:
+        crop = layout.crop if layout else 1.0
+    if near is None and layout:
+        near = layout.near
     if size < 1:
         raise ValueError(f"got size={size}, expected a positive number of pixels such as 64")
-    files, read_bytes = _open_source(source)
-    known, layout = recognise(files)
-    name = name or known or re.sub(r"\W+", "-", source.resolve().stem).strip("-").lower()
-    crop = layout.crop if crop is None and layout else 1.0 if crop is None else crop
-    if not re.fullmatch(r"\w[\w .-]*", name):
-        raise ValueError(f"got name={name!r}, expected letters and digits, such as my-faces")
     if not 0 < crop <= 1:
         raise ValueError(f"got crop={crop}, expected a fraction of the picture, above 0 and at most 1")
+    if near is not None and near < 0:
+        raise ValueError(f"got near={near}, expected a distance between pictures, 0 or more, such as {NEAR}")
+    name = _checked(name) if name else known or _free_name(source.path, size)
 
-    path = prepared_path(name, size)
-    unreadable: list[tuple[str, str]] = []
-    seen: set[bytes] = set()
-    read = 0
-    with atomic_file(path) as part, open(part, "wb") as array:
-        _write_header(array, len(files), size)
-        for file, result in _decode_all(files, read_bytes, size, crop, progress):
-            if isinstance(result, str):
-                unreadable.append((file, result))
-                continue
-            read += 1
-            digest = hashlib.blake2b(result, digest_size=16).digest()
-            if digest not in seen:
-                seen.add(digest)
-                array.write(result)
-        if not seen:
-            file, reason = unreadable[0]
-            raise ValueError(f"none of the {len(files)} pictures in {source} can be read; the first, {file}: {reason}")
-        array.seek(0)
-        _write_header(array, len(seen), size)
-    kept = len(seen)
-    report = Report(name, source.name, size, crop, read, kept, read - kept, unreadable, str(path))
-    with atomic_file(path.with_suffix(".json")) as part:
-        part.write_text(json.dumps(asdict(report) | {"path": path.name}, indent=1))
+    digest = digest_of([VERSION, source.digest, size, crop, near])
+    folder = prepared_folder(name, size)
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / ".lock"), _explain_full_disk(folder, need=len(source.files) * size * size * 3):
+        done = read_report(name, size)
+        if done and done.digest == digest and _is_complete(done):
+            return done
+        part = _Part(folder, digest, size)
+        for results in _decode_all(source, part.files, size, crop, progress):
+            part.append(results)
+        if not part.kept:
+            part.remove()
+            file, reason = part.unreadable[0]
+            raise ValueError(
+                f"none of the {len(source.files)} pictures in {source.path} can be read; "
+                f"the first, {printable(file)}: {reason}"
+            )
+        families, near = _number_families(part.images(), near)
+        report = Report(
+            name=name,
+            source=str(source.path),
+            digest=digest,
+            version=VERSION,
+            size=size,
+            crop=crop,
+            near=near,
+            read=part.read,
+            kept=part.kept,
+            duplicates=part.read - part.kept,
+            families=int(families.max()) + 1,
+            largest_family=int(np.bincount(families).max()),
+            unreadable=source.skipped + part.unreadable,
+            folder=folder,
+        )
+        _publish(report, part, families)
     return report
 
 
-def prepared_path(name: str, size: int) -> Path:
-    """Where the array of prepared faces `name` lies, whether or not it is there yet."""
-    return cache_folder("faces") / f"{name}-{size}.npy"
+def prepared_folder(name: str, size: int) -> Path:
+    """Where the prepared faces `name` lie, whether or not they are there yet."""
+    return cache_folder("faces") / f"{name}-{size}"
+
+
+def prepared_names(size: int) -> list[str]:
+    """The names of all prepared sets of that size."""
+    manifests = cache_folder("faces").glob(f"*-{size}/manifest.json")
+    return sorted(manifest.parent.name.removesuffix(f"-{size}") for manifest in manifests)
+
+
+def read_report(name: str, size: int) -> Report | None:
+    """The report of a prepared set; None where there is none, or where another version of this module made it."""
+    folder = prepared_folder(name, size)
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except FileNotFoundError:
+        return None
+    if manifest["version"] != VERSION:
+        return None
+    manifest["unreadable"] = [(file, reason) for file, reason in manifest["unreadable"]]
+    return Report(**manifest, folder=folder)
 
 
 def recognise(files: list[str]) -> tuple[str | None, Layout | None]:
@@ -138,84 +210,213 @@ def recognise(files: list[str]) -> tuple[str | None, Layout | None]:
     return None, None
 
 
-def to_face(image: Image.Image, size: int, crop: float = 1.0) -> np.ndarray:
-    """The middle square of `image` times `crop`, as RGB on white, uint8 (size, size, 3)."""
-    side = min(image.size)
-    # A JPEG can be decoded at 1/2, 1/4 or 1/8; twice the size we need leaves Lanczos enough to work with.
-    needed = 2 * size / crop
-    image.draft(None, (round(image.width / side * needed), round(image.height / side * needed)))
+def to_face(image: Image.Image, size: int, crop: float = 1.0) -> Image.Image:
+    """The middle square of `image` times `crop`, as RGB on white, `size`×`size`.
+
+    A JPEG that is much larger is decoded at 1/2, 1/4 or 1/8, with at least 1.3 times the pixels that Lanczos has to
+    deliver: 500×500 cartoons at 1/4. Raises `ValueError` where more than 64 million pixels would have to be decoded.
+    """
+    needed = 1.3 * size / crop / min(image.size)
+    image.draft(None, (int(image.width * needed), int(image.height * needed)))
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width:,}×{image.height:,} pixels, more than {MAX_PIXELS:,} in all")
     image = ImageOps.exif_transpose(image)
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    if image.mode.startswith("I;16"):  # Pillow would clip 16-bit grey to white
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to white
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    image = image.convert("RGB")
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    if image.size == (size, size) and crop == 1:
+        return image
     width, height = image.size
     half = min(width, height) * crop / 2
     box = (width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half)
-    if (width, height) == (size, size) and crop == 1:
-        return np.asarray(image)
-    return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS, box=box))
+    return image.resize((size, size), Image.Resampling.LANCZOS, box=box)
 
 
-def _open_source(source: Path) -> tuple[list[str], Callable[[str], bytes]]:
-    """The pictures in a zip or folder, in name order, and a function that reads one."""
-    if source.is_dir():
-        files = [path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()]
-        read_bytes = lambda file: (source / file).read_bytes()  # noqa: E731
-    elif not source.exists():
-        raise FileNotFoundError(f"{source} does not exist; expected a zip file or a folder of pictures")
-    elif zipfile.is_zipfile(source):
-        try:
-            archive = zipfile.ZipFile(source)
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"{source} is a damaged zip file ({error}): download it again") from error
-        files = [member.filename for member in archive.infolist() if not member.is_dir()]
-        read_bytes = archive.read
-    else:
+def _checked(name: str) -> str:
+    if not re.fullmatch(r"\w[\w .-]*", name):
+        raise ValueError(f"got name={name!r}, expected letters and digits, such as my-faces")
+    return name
+
+
+def _free_name(path: Path, size: int) -> str:
+    """The name of the file or folder, unless other faces have it."""
+    name = re.sub(r"\W+", "-", path.stem).strip("-").lower() or "faces"
+    other = read_report(name, size)
+    if name.removeprefix("drawn-") in LAYOUTS or (other and other.source != str(path)):
         raise ValueError(
-            f"{source} is neither a folder nor a zip file. If it came from the web, it may be an error page "
-            "or an unfinished download: look at its size and download it again."
+            f"{path} would be called {name!r}, as other faces are already ({other.source if other else 'built in'}); "
+            "give these a name of their own: name='…', or --name on the command line"
         )
-    pictures = sorted(file for file in files if _is_picture_name(file))
-    if not pictures:
-        raise ValueError(
-            f"{source} holds no pictures ({len(files)} other files); "
-            f"expected names that end in {', '.join(sorted(PICTURE_ENDINGS))}"
-        )
-    return pictures, read_bytes
+    return name
 
 
-def _is_picture_name(file: str) -> bool:
-    path = Path(file)
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    return path.suffix.lower() in PICTURE_ENDINGS and not hidden
+def _number_families(images: np.ndarray, near: float | None) -> tuple[np.ndarray, float]:
+    """Family numbers, and the distance that was called near: 0 where each picture is a family of its own."""
+    if near is not None:
+        return find_families(images, near) if near else np.arange(len(images)), near
+    with suppress(ValueError):  # far too many pairs
+        families = find_families(images, NEAR)
+        if np.bincount(families).max() <= max(20, len(images) / 20):
+            return families, NEAR
+    return np.arange(len(images)), 0.0
+
+
+# ------------------------------------------------------------------------------------------------- decoding
 
 
 def _decode_all(
-    files: list[str], read_bytes: Callable[[str], bytes], size: int, crop: float, progress: bool
-) -> Iterator[tuple[str, bytes | str]]:
-    """Yield (file, pixels as bytes) in order, or (file, reason) where a file is no readable picture."""
-
-    def decode(file: str) -> bytes | str:
-        try:
-            with Image.open(io.BytesIO(read_bytes(file))) as image:
-                return to_face(image, size, crop).tobytes()
-        except Exception as error:  # whatever a broken file provokes, it becomes a line of the report
-            return "not a picture" if isinstance(error, Image.UnidentifiedImageError) else str(error)
-
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(files), desc="prepare", unit="picture", disable=not progress) as bar,
-    ):
-        for start in range(0, len(files), 512):  # in chunks: memory stays flat however many pictures there are
-            chunk = files[start : start + 512]
-            yield from zip(chunk, pool.map(decode, chunk), strict=True)
+    source: Source, start: int, size: int, crop: float, progress: bool
+) -> Iterator[list[tuple[str, bytes | str]]]:
+    """Yield chunks of (file, its pixels or the reason why there are none), in order, from picture `start` on."""
+    count = len(source.files)
+    chunks = [range(i, min(i + CHUNK, count)) for i in range(start, count, CHUNK)]
+    # Processes, since Pillow decodes one picture at a time in each. A few pictures are done before one has started.
+    parallel = Parallel(n_jobs=-1 if len(chunks) > 2 else 1, return_as="generator")
+    tasks = (delayed(_decode)([_read(source, i) for i in chunk], size, crop) for chunk in chunks)
+    with tqdm(total=count, initial=start, desc="prepare", unit="picture", disable=not progress) as bar:
+        for chunk, results in zip(chunks, parallel(tasks), strict=True):
+            yield [(source.files[i], result) for i, result in zip(chunk, results, strict=True)]
             bar.update(len(chunk))
 
 
-def _write_header(file, count: int, size: int) -> None:
-    # numpy pads the header so that the first axis can grow or shrink in place.
-    header = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
-    np.lib.format.write_array_header_1_0(file, header)
+def _read(source: Source, i: int) -> bytes | str:
+    try:
+        return source.read(i)
+    except Exception as error:  # a wrong checksum, a password, a file that has gone: a line of the report
+        return str(error) or type(error).__name__
+
+
+def _decode(contents: list[bytes | str], size: int, crop: float) -> list[bytes | str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd files: those that matter become reasons
+        return [_decode_one(content, size, crop) if isinstance(content, bytes) else content for content in contents]
+
+
+def _decode_one(content: bytes, size: int, crop: float) -> bytes | str:
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            return to_face(image, size, crop).tobytes()
+    except UnidentifiedImageError:
+        return "not a picture"
+    except Exception as error:  # whatever a broken file provokes, it becomes a line of the report
+        return str(error) or type(error).__name__
+
+
+# ------------------------------------------------------------------------------------------------- on disk
+
+
+class _Part:
+    """A set on its way: the distinct faces so far in `part.npy`, and in `part.jsonl` a line on how far each chunk got.
+
+    Opened again after work was stopped, it stands where the last whole line says, and cuts off what came after.
+    """
+
+    def __init__(self, folder: Path, digest: str, size: int):
+        self.array, self.journal, self.size = folder / "part.npy", folder / "part.jsonl", size
+        self.files = self.read = 0
+        self.unreadable: list[tuple[str, str]] = []
+        self.seen: set[bytes] = set()
+        if not self._resume(digest):
+            self.array.write_bytes(b"")
+            self._write_header()
+            self.journal.write_text(json.dumps(digest) + "\n")
+
+    @property
+    def kept(self) -> int:
+        return len(self.seen)
+
+    def append(self, results: list[tuple[str, bytes | str]]) -> None:
+        unreadable = [(file, result) for file, result in results if isinstance(result, str)]
+        faces = [result for _, result in results if isinstance(result, bytes)]
+        new: dict[bytes, bytes] = {}
+        for face in faces:
+            new.setdefault(_fingerprint(face), face)
+        new = {fingerprint: face for fingerprint, face in new.items() if fingerprint not in self.seen}
+        self.files += len(results)
+        self.read += len(faces)
+        self.seen |= new.keys()
+        self.unreadable += unreadable
+        _append(self.array, b"".join(new.values()))
+        _append(self.journal, json.dumps([self.files, self.read, self.kept, unreadable]).encode() + b"\n")
+
+    def images(self) -> np.ndarray:
+        self._write_header()
+        return np.load(self.array, mmap_mode="r")
+
+    def remove(self) -> None:
+        self.array.unlink()
+        self.journal.unlink()
+
+    def _resume(self, digest: str) -> bool:
+        if not (self.array.exists() and self.journal.exists()):
+            return False
+        lines = [line for line in self.journal.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        first, *steps = [json.loads(line) for line in lines] or [None]
+        kept, face = steps[-1][2] if steps else 0, self.size * self.size * 3
+        if first != digest or self.array.stat().st_size < HEADER + kept * face:
+            return False
+        for self.files, self.read, _, unreadable in steps:
+            self.unreadable += [(file, reason) for file, reason in unreadable]
+        self.journal.write_bytes(b"".join(lines))
+        with open(self.array, "rb+") as file:
+            file.truncate(HEADER + kept * face)
+            file.seek(HEADER)
+            self.seen = {_fingerprint(file.read(face)) for _ in range(kept)}
+        return True
+
+    def _write_header(self) -> None:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (self.kept, self.size, self.size, 3)}
+        with open(self.array, "rb+") as file:
+            np.lib.format.write_array_header_1_0(file, header)  # padded, so that it fits whatever the count
+
+
+def _fingerprint(face: bytes) -> bytes:
+    return hashlib.blake2b(face, digest_size=16).digest()
+
+
+def _append(path: Path, content: bytes) -> None:
+    with open(path, "ab") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _publish(report: Report, part: _Part, families: np.ndarray) -> None:
+    """Put the files in their places, the manifest last: until then the set that was there before counts."""
+    with atomic_file(report.families_path) as path:
+        np.save(path, families)
+    os.replace(part.array, report.images_path)
+    manifest = asdict(report)
+    del manifest["folder"]  # a cache folder may be moved
+    with atomic_file(report.folder / "manifest.json") as path:
+        path.write_text(json.dumps(manifest, indent=1))
+    part.journal.unlink()
+    for path in {*report.folder.glob("*-*.npy")} - {report.images_path, report.families_path}:
+        with suppress(PermissionError):  # Windows, while somebody looks at the older faces
+            path.unlink()
+
+
+def _is_complete(report: Report) -> bool:
+    try:
+        images, families = (np.load(path, mmap_mode="r") for path in (report.images_path, report.families_path))
+    except (OSError, ValueError, EOFError):
+        return False
+    return len(images) == len(families) == report.kept
+
+
+@contextmanager
+def _explain_full_disk(folder: Path, need: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OSError(
+            error.errno,
+            f"the disk is full: {folder} needs up to {need / 1e6:,.0f} MB. Make room and run the same again: it goes "
+            "on where it stopped. Or set VAELIB_CACHE to a folder on another disk",
+        ) from error
