@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -415,6 +416,15 @@ def test_command_downloads_and_prepares(kaggle, client, capsys):
     assert "6 kept" in output.out
     assert "100%" in output.err
     assert load_faces("anime", size=32).origin == "prepared"
+
+
+def test_command_asks_nobody_for_what_is_prepared(kaggle, tmp_path, capsys):
+    assert main(["download", "anime"]) == 0
+    asked = len(kaggle.requests)
+    shutil.rmtree(tmp_path / "cache" / "downloads")  # who is short of room
+    assert main(["download", "anime"]) == 0
+    assert "6 kept" in capsys.readouterr().out.rpartition("licence")[2]
+    assert len(kaggle.requests) == asked
 
 
 def test_command_explains_a_refusal(kaggle, capsys):

@@ -462,6 +462,7 @@ def test_another_source_does_not_take_a_name_unasked(tmp_path, empty_cache):
 def test_an_interrupted_call_goes_on_where_it_was(tmp_path, empty_cache, monkeypatch):
     """What was read before the interruption is not read again: meanwhile the first pictures changed unnoticed."""
     monkeypatch.setattr(preparing, "CHUNK", 8)
+    monkeypatch.setattr(preparing, "CHECKPOINT", 1)
     folder = write_folder(tmp_path / "mine", {f"{i:03}.png": encoded(noise(i)) for i in range(200)})
     journal = prepared_folder("mine", 64) / "part.jsonl"
     watcher = threading.Thread(target=interrupt_after, args=(journal, 3))
@@ -492,7 +493,7 @@ import joblib, scipy.sparse.csgraph, scipy.spatial, sklearn.decomposition
 from vaelib import preparing
 
 source, expected, seed = sys.argv[1], open(sys.argv[2], "rb").read(), sys.argv[3]
-preparing.CHUNK = 8
+preparing.CHUNK, preparing.CHECKPOINT = 8, 2
 folder = preparing.prepared_folder("mine", 64)
 
 def start():

@@ -58,7 +58,7 @@ def test_the_loss_goes_down(small, likelihood):
 
 @pytest.mark.parametrize("style", ["anime", "cartoon"])
 def test_the_loss_of_real_faces_that_it_never_saw_goes_down(real_prepared, style):
-    images = np.load(real_prepared[style].path, mmap_mode="r")[:512]
+    images = np.load(real_prepared[style].images_path, mmap_mode="r")[:512]
     faces, test = Faces(images, style).split(test_fraction=0.125)
     config = replace(QUICK, epochs=3, batch_size=64)
     run = train(network(), faces, config, test=test)

@@ -113,8 +113,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _download(options: argparse.Namespace) -> None:
     from vaelib.downloading import DATASETS, download
-    from vaelib.preparing import prepare
+    from vaelib.preparing import prepare, read_report
 
+    if report := read_report(options.name, options.size):
+        print(f"{report}\nThere already: to start over, delete that folder.")
+        return
     dataset = DATASETS[options.name]
     print(f"{dataset.url}: {dataset.pictures:,} pictures, licence: {dataset.licence}", flush=True)  # before any bar
     print(prepare(download(options.name), options.name, options.size))

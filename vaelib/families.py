@@ -8,7 +8,7 @@ import numpy as np
 # faces that share no more than their paleness come in.
 NEAR = 0.07
 BLOCKS = 16
-MAX_PAIRS = 20_000_000  # more would fill the memory
+MAX_PAIRS = 20_000_000  # 320 MB
 
 
 def find_families(images: np.ndarray, near: float = NEAR) -> np.ndarray:
@@ -16,65 +16,68 @@ def find_families(images: np.ndarray, near: float = NEAR) -> np.ndarray:
 
     `images` is uint8 (N, H, W, 3). Two pictures are copies where the averages over 16×16 blocks of their pixels, on a
     scale from 0 to 1, differ by less than `near` (root mean square); copies of copies belong to the same family.
-    `near=0` asks for equality in every byte. Pictures put together from the same few parts are alike without being
-    copies: use 0 for them.
+    `near=0` asks for equality in every byte. Raises `ValueError` for a negative `near`, or where it joins so many pairs
+    that these cannot be copies: pictures put together from the same few parts are alike without being copies.
     """
     if near < 0:
         raise ValueError(f"got near={near}, expected a distance between pictures, 0 or more, such as {NEAR}")
-    if near == 0 or len(images) < 2:
-        return _exact_copies(images)
+    return link_families(block_averages(images), near) if near else _exact_copies(images)
 
+
+def block_averages(images: np.ndarray) -> np.ndarray:
+    """Averages over 16×16 blocks (fewer where the pictures are smaller), float32 (N, 16, 16, 3) in [0, 1]."""
+    (rows, height), (columns, width) = (_blocks_along(side) for side in images.shape[1:3])
+    into_blocks = np.kron(np.eye(columns), np.kron(np.ones((width, 1)), np.eye(3))).astype(np.float32)
+    averages = np.empty((len(images), rows, columns, 3), np.float32)
+    for start in range(0, len(images), 512):  # in chunks: the sums of all pictures would fill the memory
+        chunk = images[start : start + 512, : rows * height, : columns * width]
+        sums = chunk.reshape(len(chunk), rows, height, -1).sum(2, dtype=np.uint16)  # (B, rows, width of a row)
+        averages[start : start + 512] = (sums @ into_blocks).reshape(len(chunk), rows, columns, 3)
+    averages /= 255 * height * width
+    return averages
+
+
+def link_families(blocks: np.ndarray, near: float) -> np.ndarray:
+    """The second half of `find_families`, from `block_averages`; `near` above 0."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    blocks = _block_averages(images)
-    pairs = _candidates(blocks, near)
-    chunks = [pairs[i : i + 4096] for i in range(0, len(pairs), 4096)]
-    copies = [chunk[_rms(blocks[chunk[:, 0]], blocks[chunk[:, 1]]) < near] for chunk in chunks]
-    first, second = np.concatenate([pairs[:0], *copies]).T
-    graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(len(images), len(images)))
+    if len(blocks) < 2:
+        return np.zeros(len(blocks), np.int64)
+    # An average over larger blocks brings pictures nearer, never farther. So pairs are searched with few numbers each,
+    # and only those that stay near are compared in full.
+    levels = [blocks]
+    while all(side % 2 == 0 and side > 4 for side in levels[0].shape[1:3]):
+        count, height, width = levels[0].shape[:3]
+        levels.insert(0, levels[0].reshape(count, height // 2, 2, width // 2, 2, 3).mean((2, 4)))
+    pairs = _pairs(levels[0].reshape(len(blocks), -1), near)
+    for level in levels:
+        chunks = (pairs[i : i + 4096] for i in range(0, len(pairs), 4096))
+        near_ones = [chunk[_rms(level[chunk[:, 0]], level[chunk[:, 1]]) < near] for chunk in chunks]
+        pairs = np.concatenate([pairs[:0], *near_ones])
+    graph = coo_array((np.ones(len(pairs), bool), tuple(pairs.T)), shape=(len(blocks), len(blocks)))
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
-def _candidates(blocks: np.ndarray, near: float) -> np.ndarray:
-    """Pairs that may be nearer than `near`: int64 (P, 2), none left out, some too many.
-
-    Averages over 4×4 larger blocks, and then their 16 main axes, are projections: they bring pictures nearer, never
-    farther. So a tree over these 16 numbers finds every pair, in less than quadratic time.
-    """
+def _pairs(points: np.ndarray, near: float) -> np.ndarray:
+    """Pairs of rows whose difference may have an RMS below `near`: int64 (P, 2), none left out, some too many."""
     from scipy.spatial import KDTree
     from sklearn.decomposition import PCA
 
-    count, height, width = blocks.shape[:3]
-    if height % 4 == 0 and width % 4 == 0:
-        blocks = blocks.reshape(count, height // 4, 4, width // 4, 4, 3).mean((2, 4))
-    points = blocks.reshape(count, -1)
     radius = near * points.shape[1] ** 0.5
     with np.errstate(invalid="ignore"):  # where all pictures are equal, the share of the variance is 0 / 0
-        points = PCA(min(16, *points.shape), svd_solver="full").fit_transform(points)
-    tree = KDTree(points)
-    sample = points[np.random.default_rng(0).permutation(count)[:500]]
-    expected = tree.count_neighbors(KDTree(sample), radius) / len(sample) * count / 2
+        points = PCA(min(12, *points.shape), svd_solver="full").fit_transform(points)  # a projection, as above
+    tree = KDTree(points, leafsize=32)
+    sample = points[np.random.default_rng(0).permutation(len(points))[:500]]
+    expected = tree.count_neighbors(KDTree(sample), radius) / len(sample) * len(points) / 2
     if expected > MAX_PAIRS:
-        raise ValueError(f"got {count:,} pictures so alike that near={near} would join some {expected:,.0f} pairs")
+        raise ValueError(f"got {len(points):,} pictures so alike that near={near} joins some {expected:,.0f} pairs")
     return tree.query_pairs(radius, output_type="ndarray")
 
 
 def _exact_copies(images: np.ndarray) -> np.ndarray:
     digests = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
     return np.unique(np.array(digests, dtype="V16"), return_inverse=True)[1].astype(np.int64)
-
-
-def _block_averages(images: np.ndarray) -> np.ndarray:
-    """Averages over 16×16 blocks (fewer where the pictures are smaller), float32 (N, 16, 16, 3) in [0, 1]."""
-    (rows, height), (columns, width) = (_blocks_along(side) for side in images.shape[1:3])
-    averages = np.empty((len(images), rows, columns, 3), np.float32)
-    into_blocks = np.kron(np.eye(columns), np.kron(np.ones((width, 1)), np.eye(3))).astype(np.float32)
-    for start in range(0, len(images), 512):  # in chunks: the sums of all pictures would fill the memory
-        chunk = images[start : start + 512, : rows * height, : columns * width]
-        sums = chunk.reshape(len(chunk), rows, height, -1).sum(2, dtype=np.uint16)  # (B, rows, width of a row)
-        averages[start : start + 512] = (sums @ into_blocks).reshape(len(chunk), rows, columns, 3)
-    return averages / np.float32(255 * height * width)
 
 
 def _blocks_along(side: int) -> tuple[int, int]:

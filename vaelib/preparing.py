@@ -26,7 +26,7 @@ from joblib import Parallel, delayed
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 
-from vaelib.families import NEAR, find_families
+from vaelib.families import NEAR, block_averages, link_families
 from vaelib.sources import Source, digest_of, open_source, printable
 from vaelib.storage import atomic_file, cache_folder
 
@@ -34,6 +34,7 @@ VERSION = 2  # raise it when the same source would give other bytes: sets prepar
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow knows more, some of which start other programs
 MAX_PIXELS = 64_000_000  # of one picture: decoded, they take 256 MB
 CHUNK = 256  # pictures that go to a process at once
+CHECKPOINT = 8  # chunks between two entries in the journal
 HEADER = 128  # bytes before the first face in an array, as numpy writes it
 
 
@@ -147,9 +148,12 @@ def prepare(
         done = read_report(name, size)
         if done and done.digest == digest and _is_complete(done):
             return done
-        part = _Part(folder, digest, size)
-        for results in _decode_all(source, part.files, size, crop, progress):
+        part = _Part(folder, digest, size, len(source.files))
+        for n, results in enumerate(_decode_all(source, part.files, size, crop, progress), start=1):
             part.append(results)
+            if n % CHECKPOINT == 0:
+                part.checkpoint()
+        part.checkpoint()
         if not part.kept:
             part.remove()
             file, reason = part.unreadable[0]
@@ -157,7 +161,7 @@ def prepare(
                 f"none of the {len(source.files)} pictures in {source.path} can be read; "
                 f"the first, {printable(file)}: {reason}"
             )
-        families, near = _number_families(part.images(), near)
+        families, near = _number_families(part.block_averages[: part.kept], near)
         report = Report(
             name=name,
             source=str(source.path),
@@ -214,13 +218,14 @@ def to_face(image: Image.Image, size: int, crop: float = 1.0) -> Image.Image:
     """The middle square of `image` times `crop`, as RGB on white, `size`×`size`.
 
     A JPEG that is much larger is decoded at 1/2, 1/4 or 1/8, with at least 1.3 times the pixels that Lanczos has to
-    deliver: 500×500 cartoons at 1/4. Raises `ValueError` where more than 64 million pixels would have to be decoded.
+    deliver: 500×500 cartoons at 1/4. So an `image` that is not loaded yet changes. Raises `ValueError` where more than
+    64 million pixels would have to be decoded.
     """
     needed = 1.3 * size / crop / min(image.size)
     image.draft(None, (int(image.width * needed), int(image.height * needed)))
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width:,}×{image.height:,} pixels, more than {MAX_PIXELS:,} in all")
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -254,15 +259,16 @@ def _free_name(path: Path, size: int) -> str:
     return name
 
 
-def _number_families(images: np.ndarray, near: float | None) -> tuple[np.ndarray, float]:
+def _number_families(blocks: np.ndarray, near: float | None) -> tuple[np.ndarray, float]:
     """Family numbers, and the distance that was called near: 0 where each picture is a family of its own."""
-    if near is not None:
-        return find_families(images, near) if near else np.arange(len(images)), near
-    with suppress(ValueError):  # far too many pairs
-        families = find_families(images, NEAR)
-        if np.bincount(families).max() <= max(20, len(images) / 20):
-            return families, NEAR
-    return np.arange(len(images)), 0.0
+    if near:
+        return link_families(blocks, near), near
+    if near is None:
+        with suppress(ValueError):  # far too many pairs
+            families = link_families(blocks, NEAR)
+            if np.bincount(families).max() <= max(20, len(blocks) / 20):
+                return families, NEAR
+    return np.arange(len(blocks)), 0.0
 
 
 # ------------------------------------------------------------------------------------------------- decoding
@@ -310,62 +316,88 @@ def _decode_one(content: bytes, size: int, crop: float) -> bytes | str:
 
 
 class _Part:
-    """A set on its way: the distinct faces so far in `part.npy`, and in `part.jsonl` a line on how far each chunk got.
+    """A set on its way: the distinct faces so far in `part.npy`, and in `part.jsonl` a line on how far each step got.
 
     Opened again after work was stopped, it stands where the last whole line says, and cuts off what came after.
     """
 
-    def __init__(self, folder: Path, digest: str, size: int):
+    def __init__(self, folder: Path, digest: str, size: int, count: int):
         self.array, self.journal, self.size = folder / "part.npy", folder / "part.jsonl", size
-        self.files = self.read = 0
+        self.files = 0
         self.unreadable: list[tuple[str, str]] = []
+        self.listed = 0  # of these, in the journal
         self.seen: set[bytes] = set()
+        block_shape = block_averages(np.empty((0, size, size, 3), np.uint8)).shape[1:]
+        self.block_averages = np.empty((count, *block_shape), np.float32)  # takes memory only as it is filled
         if not self._resume(digest):
             self.array.write_bytes(b"")
             self._write_header()
             self.journal.write_text(json.dumps(digest) + "\n")
 
     @property
+    def read(self) -> int:
+        return self.files - len(self.unreadable)
+
+    @property
     def kept(self) -> int:
         return len(self.seen)
 
     def append(self, results: list[tuple[str, bytes | str]]) -> None:
-        unreadable = [(file, result) for file, result in results if isinstance(result, str)]
-        faces = [result for _, result in results if isinstance(result, bytes)]
-        new: dict[bytes, bytes] = {}
-        for face in faces:
-            new.setdefault(_fingerprint(face), face)
-        new = {fingerprint: face for fingerprint, face in new.items() if fingerprint not in self.seen}
         self.files += len(results)
-        self.read += len(faces)
-        self.seen |= new.keys()
-        self.unreadable += unreadable
-        _append(self.array, b"".join(new.values()))
-        _append(self.journal, json.dumps([self.files, self.read, self.kept, unreadable]).encode() + b"\n")
+        self.unreadable += [(file, reason) for file, reason in results if isinstance(reason, str)]
+        with open(self.array, "ab") as file:
+            file.write(self._add_new([face for _, face in results if isinstance(face, bytes)]))
 
-    def images(self) -> np.ndarray:
+    def checkpoint(self) -> None:
+        """Make sure that the faces are on the disk, and only then let the journal say so."""
+        with open(self.array, "rb+") as file:
+            os.fsync(file.fileno())
+        step = [self.files, self.kept, self.unreadable[self.listed :]]
+        with open(self.journal, "ab") as file:
+            file.write(json.dumps(step).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.listed = len(self.unreadable)
+
+    def finish(self, path: Path) -> None:
         self._write_header()
-        return np.load(self.array, mmap_mode="r")
+        os.replace(self.array, path)
 
     def remove(self) -> None:
-        self.array.unlink()
+        self.array.unlink(missing_ok=True)
         self.journal.unlink()
+
+    def _add_new(self, faces: list[bytes]) -> bytes:
+        """Take note of the faces that were not seen before, and return their pixels."""
+        before, new = self.kept, []
+        for face in faces:
+            fingerprint = hashlib.blake2b(face, digest_size=16).digest()
+            if fingerprint not in self.seen:
+                self.seen.add(fingerprint)
+                new.append(face)
+        pixels = b"".join(new)
+        images = np.frombuffer(pixels, np.uint8).reshape(-1, self.size, self.size, 3)
+        self.block_averages[before : self.kept] = block_averages(images)
+        return pixels
 
     def _resume(self, digest: str) -> bool:
         if not (self.array.exists() and self.journal.exists()):
             return False
         lines = [line for line in self.journal.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
         first, *steps = [json.loads(line) for line in lines] or [None]
-        kept, face = steps[-1][2] if steps else 0, self.size * self.size * 3
+        files, kept, _ = steps[-1] if steps else (0, 0, [])
+        face = self.size * self.size * 3
         if first != digest or self.array.stat().st_size < HEADER + kept * face:
             return False
-        for self.files, self.read, _, unreadable in steps:
-            self.unreadable += [(file, reason) for file, reason in unreadable]
+        self.files = files
+        self.unreadable = [(file, reason) for _, _, unreadable in steps for file, reason in unreadable]
+        self.listed = len(self.unreadable)
         self.journal.write_bytes(b"".join(lines))
         with open(self.array, "rb+") as file:
             file.truncate(HEADER + kept * face)
             file.seek(HEADER)
-            self.seen = {_fingerprint(file.read(face)) for _ in range(kept)}
+            for start in range(0, kept, CHUNK):
+                self._add_new([file.read(face) for _ in range(start, min(start + CHUNK, kept))])
         return True
 
     def _write_header(self) -> None:
@@ -374,22 +406,11 @@ class _Part:
             np.lib.format.write_array_header_1_0(file, header)  # padded, so that it fits whatever the count
 
 
-def _fingerprint(face: bytes) -> bytes:
-    return hashlib.blake2b(face, digest_size=16).digest()
-
-
-def _append(path: Path, content: bytes) -> None:
-    with open(path, "ab") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _publish(report: Report, part: _Part, families: np.ndarray) -> None:
     """Put the files in their places, the manifest last: until then the set that was there before counts."""
     with atomic_file(report.families_path) as path:
         np.save(path, families)
-    os.replace(part.array, report.images_path)
+    part.finish(report.images_path)
     manifest = asdict(report)
     del manifest["folder"]  # a cache folder may be moved
     with atomic_file(report.folder / "manifest.json") as path:
