@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 # Tests and committed outputs use the drawn faces, so they must not find a reader's prepared Kaggle faces.
 test notebooks images: export VAELIB_CACHE = $(CURDIR)/.cache
 
-.PHONY: lab test lint format notebooks images clean
+.PHONY: lab test lint format notebooks images benchmark clean
 
 lab: $(READY)
 	$(BIN)/jupyter lab $(LAB) notebooks/01_faces.ipynb
@@ -37,6 +37,10 @@ notebooks: $(READY)
 # The pictures in README.md, from the shipped weights and drawn faces.
 images: $(READY)
 	$(BIN)/python images/make_images.py
+
+# How fast preparing, opening and drawing faces are. With Kaggle's archives:  make benchmark FACES=folder/with/both/zips
+benchmark: $(READY)
+	$(BIN)/python tests/benchmarks/data.py $(if $(FACES),--faces $(FACES))
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache *.egg-info
