@@ -29,7 +29,7 @@ def main() -> None:
     for style in STYLES:
         bundle = vaelib.load_pretrained(f"drawn-{style}")
         unseen = vaelib.Faces(vaelib.draw_faces(style, 16, seed=5)[0])  # a seed that no training used
-        large = vaelib.draw_faces(style, 12, size=128, seed=1)[0]
+        large = vaelib.draw_faces(style, 12, size=128, seed=4)[0]
         grids["faces"].append(face_grid(torch.from_numpy(large).permute(0, 3, 1, 2) / 255, columns=4))
         grids["reconstructions"].append(face_grid(reconstruction_grid(bundle.vae, unseen.batch())))
         z = bundle.priors["normal"].sample(32, torch.Generator().manual_seed(1))
