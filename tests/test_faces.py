@@ -167,6 +167,8 @@ def test_stand_ins_are_announced(empty_cache, capsys, style):
 
     load_faces(style, count=4, verbose=False)
     assert capsys.readouterr().out == ""
+    load_faces(style, size=32, count=4)
+    assert f"python -m vaelib download {style} --size 32\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("style", ["anime", "cartoon"])
@@ -215,8 +217,27 @@ def test_a_folder_of_the_name_of_a_style_is_not_taken_for_it(empty_cache, tmp_pa
     write_pictures(tmp_path / "anime")
     monkeypatch.chdir(tmp_path)
     assert load_faces("anime", count=2, verbose=False).origin == "drawn"
-    with pytest.raises(ValueError, match="would be called 'anime', as other faces are already"):
+    with pytest.raises(ValueError, match="would be called 'anime', like the built-in ones"):
         load_faces("./anime", verbose=False)
+
+
+def test_a_relative_path_follows_the_folder_and_what_is_in_it(empty_cache, tmp_path, monkeypatch):
+    for place in ("here", "there"):
+        write_pictures(tmp_path / place / "pics")
+    monkeypatch.chdir(tmp_path / "here")
+    assert len(load_faces("./pics", verbose=False)) == 3
+    Image.new("RGB", (64, 64)).save("pics/new.png")
+    assert len(load_faces("pics/", verbose=False)) == 4
+    assert len(load_faces("pics")) == 4, "once prepared, it goes by its name too"
+    monkeypatch.chdir(tmp_path / "there")
+    with pytest.raises(ValueError, match=f"like those made from {tmp_path / 'here' / 'pics'}"):
+        load_faces("./pics", verbose=False)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 300, "../up", "/nowhere/at/all"])
+def test_no_name_and_no_path(empty_cache, name):
+    with pytest.raises(FileNotFoundError):
+        load_faces(name)
 
 
 def test_families_come_with_the_faces(empty_cache, tmp_path):
@@ -236,10 +257,10 @@ def test_an_unknown_name_lists_the_known_ones(empty_cache, tmp_path):
     write_prepared(tmp_path, "mine")
     write_prepared(tmp_path, "small", size=32)
     prepared_folder("stopped", 64).mkdir()
-    with pytest.raises(FileNotFoundError, match="no faces called 'yours' at 64 pixels, and no such file") as error:
+    with pytest.raises(FileNotFoundError, match="no faces called 'yours' at 64 pixels") as error:
         load_faces("yours")
     assert "there are: anime, cartoon, drawn-anime, drawn-cartoon, mine. " in str(error.value)
-    assert "python -m vaelib prepare PICTURES --name yours --size 64" in str(error.value)
+    assert "python -m vaelib prepare PICTURES --name yours --size 64, or give a path: './yours'" in str(error.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"not an array at all", "half", None])

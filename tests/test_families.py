@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from vaelib.drawn import draw_faces
-from vaelib.families import NEAR, find_families
+from vaelib.families import NEAR, TooAlike, block_averages, find_families
 
 
 def same_groups(a: np.ndarray, b: np.ndarray) -> bool:
@@ -80,8 +80,26 @@ def test_any_size(shape):
     assert same_groups(find_families(images), np.array([0, 1, 0]))
 
 
+@pytest.mark.parametrize("shape", [(2, 31, 31, 3), (2, 63, 63, 3), (2, 50, 64, 3), (2, 40, 24, 3)])
+def test_every_pixel_counts(shape):
+    """Two pictures that differ in the bottom right corner only."""
+    images = np.full(shape, 255, np.uint8)
+    images[1, -8:, -8:] = 0
+    assert find_families(images).tolist() == [0, 1]
+
+
+def test_block_averages_are_means():
+    images = np.random.default_rng(0).integers(0, 256, (3, 50, 37, 3), dtype=np.uint8)
+    blocks = block_averages(images)
+    assert blocks.shape == (3, 16, 16, 3) and blocks.dtype == np.float32
+    np.testing.assert_allclose(blocks[:, 0, 0], images[:, :3, :2].mean((1, 2)) / 255, rtol=1e-6)  # 50 / 16, 37 / 16
+    np.testing.assert_allclose(blocks[:, 15, 15], images[:, 46:, 34:].mean((1, 2)) / 255, rtol=1e-6)
+    white = np.full((1, 8192, 32, 3), 255, np.uint8)
+    assert (block_averages(white) == 1).all(), "large sums should not overflow"
+
+
 def test_pictures_that_are_all_alike_do_not_fill_the_memory():
-    with pytest.raises(ValueError, match=r"7,000 pictures so alike that near=0.07 joins some 24,500,000 pairs"):
+    with pytest.raises(TooAlike, match=r"7,000 pictures so alike that near=0.07 joins some 24,500,000 pairs"):
         find_families(np.zeros((7000, 4, 4, 3), np.uint8))
 
 

@@ -1,7 +1,9 @@
 import _thread
+import errno
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -143,6 +145,13 @@ def test_other_modes_become_rgb(mode, colour):
     picture = Image.open(io.BytesIO(encoded(Image.new(mode, (64, 64), colour), ending)))
     red, green, blue = middle(to_face(picture, 32))
     assert red == green == blue == (255 if mode == "1" else 100)
+
+
+@pytest.mark.parametrize("pixels", [np.full((64, 64), 0.5, np.float32), np.full((64, 64), 200, np.int32)])
+def test_32_bit_grey_is_refused_rather_than_black(pixels):
+    picture = Image.open(io.BytesIO(encoded(Image.fromarray(pixels), "tiff")))
+    with pytest.raises(ValueError, match="32 bits a pixel"):
+        to_face(picture, 32)
 
 
 def test_sixteen_bit_grey_keeps_its_grey():
@@ -411,7 +420,15 @@ def alike(tmp_path) -> Path:
 def test_pictures_that_are_all_alike_are_no_family(alike, empty_cache):
     report = prepare(alike, progress=False)
     assert (report.families, report.near) == (40, 0.0)
-    assert "near copies not looked for" in str(report)
+    assert (report.alike, report.largest_family) == (40, 1)
+    assert "40 of them are one family at near=0.07: taken to be alike, not copied" in str(report)
+
+
+def test_many_copies_of_few_artworks_are_families(tmp_path, empty_cache):
+    """Ten drawings, each 25 times a little brighter: a quarter of all in one family would be too many, not a tenth."""
+    files = {f"{i}-{k}.png": encoded(brightened(noise(i), k)) for i in range(10) for k in range(25)}
+    report = prepare(write_folder(tmp_path / "mine", files), size=80, progress=False)
+    assert (report.kept, report.families, report.largest_family, report.alike) == (250, 10, 25, 0)
 
 
 def test_who_asks_for_near_copies_gets_them(alike, empty_cache):
@@ -451,12 +468,51 @@ def test_a_change_is_noticed(tmp_path, empty_cache, change):
 def test_another_source_does_not_take_a_name_unasked(tmp_path, empty_cache):
     first = prepare(write_folder(tmp_path / "a" / "mine", {"1.png": encoded(noise(1))}), progress=False)
     other = write_folder(tmp_path / "b" / "mine", {"1.png": encoded(noise(2))})
-    with pytest.raises(ValueError, match=r"would be called 'mine', as other faces are already .*a/mine.*--name"):
+    with pytest.raises(ValueError, match=r"would be called 'mine', like those made from .*a.mine\. .*--name"):
         prepare(other, progress=False)
     assert prepare(other, name="other", progress=False).name == "other"
     np.testing.assert_array_equal(np.load(first.images_path)[0], to_face(noise(1), 64))
     prepare(other, name="mine", progress=False)
     np.testing.assert_array_equal(load_faces("mine").images[0], to_face(noise(2), 64))
+
+
+def test_a_known_layout_is_not_replaced_unasked(tmp_path, empty_cache):
+    first = write_zip(tmp_path / "first.zip", {f"images/{i}_2000.jpg": encoded(noise(i), "jpg") for i in range(5)})
+    other = write_zip(tmp_path / "other.zip", {"images/9_2001.jpg": encoded(noise(9), "jpg")})
+    report = prepare(first, progress=False)
+    with pytest.raises(ValueError, match=r"would be called 'anime', like those made from .*first.zip"):
+        prepare(other, progress=False)
+    assert len(load_faces("anime")) == 5
+    moved = first.rename(tmp_path / "moved.zip")
+    assert prepare(moved, progress=False) == report, "the same file in another place"
+    assert prepare(other, "anime", progress=False).kept == 1
+
+
+def test_a_zip_that_was_mended_is_noticed(tmp_path, empty_cache):
+    good = write_zip(tmp_path / "faces.zip", {f"{i}.bmp": encoded(noise(i), "bmp") for i in range(3)}).read_bytes()
+    damaged = bytearray(good)
+    damaged[5000] ^= 1
+    (tmp_path / "faces.zip").write_bytes(damaged)
+    assert prepare(tmp_path / "faces.zip", progress=False).kept == 2
+    (tmp_path / "faces.zip").write_bytes(good)
+    assert prepare(tmp_path / "faces.zip", progress=False).kept == 3
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 99}', '{"version": 3, "unreadable": 7}', "\0" * 40])
+def test_a_foreign_manifest_is_none(tmp_path, empty_cache, messy, content):
+    report = prepare(write_zip(tmp_path / "archive.zip", messy), progress=False)
+    (report.folder / "manifest.json").write_text(content)
+    assert read_report("archive", 64) is None
+    assert prepare(tmp_path / "archive.zip", progress=False) == report
+
+
+@pytest.mark.parametrize("content", ["", "\0" * 40 + "\n", "{\n", "[1, 2, 3]\n"])
+def test_a_foreign_journal_is_none(tmp_path, empty_cache, messy, content):
+    folder = prepared_folder("archive", 64)
+    folder.mkdir()
+    (folder / "part.npy").write_bytes(b"left over")
+    (folder / "part.jsonl").write_text(content)
+    assert prepare(write_zip(tmp_path / "archive.zip", messy), progress=False).kept == 3
 
 
 def test_an_interrupted_call_goes_on_where_it_was(tmp_path, empty_cache, monkeypatch):
@@ -524,6 +580,57 @@ assert preparing.read_report("mine", 64).images_path.read_bytes() == expected, "
 print(kills, "killed,", finished, "finished")
 """
 
+KILLED_WHILE_PUBLISHING = """
+import os, signal, sys
+import joblib
+from vaelib import preparing
+
+source, expected, folder = sys.argv[1], open(sys.argv[2], "rb").read(), preparing.prepared_folder("mine", 64)
+
+def prepare(kill_at):
+    calls, steps = 0, {name: getattr(os, name) for name in ("replace", "unlink", "fsync")}
+    def counting(step):
+        def call(*arguments, **options):
+            nonlocal calls
+            calls += 1
+            if calls == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(*arguments, **options)
+        return call
+    for name, step in steps.items():
+        setattr(os, name, counting(step))
+    with joblib.parallel_config("sequential"):
+        preparing.prepare(source, "mine", progress=False)
+
+kill_at = 0
+while True:
+    kill_at += 1
+    pid = os.fork()
+    if pid == 0:
+        prepare(kill_at)
+        os._exit(0)
+    killed = os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+    if report := preparing.read_report("mine", 64):
+        assert report.images_path.read_bytes() == expected, "a wrong array"
+    if not killed:
+        break
+    for path in folder.iterdir() if kill_at % 2 else []:  # half of the times from the beginning
+        path.unlink()
+assert preparing.read_report("mine", 64).is_complete()
+print(kill_at - 1, "kills")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_kill_between_any_two_steps_on_the_disk_leaves_no_wrong_array(tmp_path, empty_cache):
+    source = write_zip(tmp_path / "faces.zip", {f"{i}.png": encoded(noise(i, 64, 64)) for i in range(8)})
+    whole = prepare(source, "whole", progress=False)
+    command = [sys.executable, "-c", KILLED_WHILE_PUBLISHING, str(source), str(whole.images_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[0]) >= 8
+    np.testing.assert_array_equal(np.load(read_report("mine", 64).families_path), np.load(whole.families_path))
+
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, to start twenty times in a few seconds")
 def test_twenty_kills_leave_no_wrong_array(tmp_path, empty_cache):
@@ -534,7 +641,8 @@ def test_twenty_kills_leave_no_wrong_array(tmp_path, empty_cache):
     arguments = [str(source), str(whole.images_path), "0"]
     done = subprocess.run([sys.executable, "-c", KILLED_AT_RANDOM, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("20 killed")
+    kills, finished = re.match(r"(\d+) killed, (\d+) finished", done.stdout).groups()
+    assert int(kills) == 20 and int(finished) > 0
     assert read_report("mine", 64).unreadable == [("broken.png", "not a picture")]
     assert np.array_equal(np.load(read_report("mine", 64).families_path), np.load(whole.families_path))
 
@@ -545,6 +653,23 @@ def test_two_at_once_do_not_meet(tmp_path, empty_cache, messy):
         reports = list(pool.map(lambda _: prepare(source, size=32, progress=False), range(4)))
     assert all(report == reports[0] for report in reports)
     assert len(load_faces("archive", size=32)) == 3
+
+
+def test_a_disk_that_fails_for_a_moment_is_no_unreadable_picture(tmp_path, empty_cache, monkeypatch):
+    folder = write_folder(tmp_path / "mine", {f"{i}.png": encoded(noise(i)) for i in range(4)})
+    read = Path.read_bytes
+
+    def failing(path):
+        if path.name == "2.png":
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        prepare(folder, progress=False)
+    monkeypatch.undo()
+    monkeypatch.setenv("VAELIB_CACHE", str(empty_cache))
+    assert prepare(folder, progress=False).kept == 4
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, the disk that is always full")

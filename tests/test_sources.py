@@ -67,21 +67,58 @@ def test_a_bomb_is_not_inflated(tmp_path, empty_cache):
     assert peak < 20_000_000
 
 
-def zip_of_a_million(path: Path) -> Path:
-    """One small file, listed a million times."""
+@pytest.mark.parametrize(
+    "method, reason",
+    [
+        (zipfile.ZIP_DEFLATED, "Bad CRC-32"),
+        (zipfile.ZIP_BZIP2, "compressed in an unusual way"),
+        (zipfile.ZIP_LZMA, "compressed in an unusual way"),
+    ],
+)
+def test_a_member_that_lies_about_its_size_is_not_inflated(tmp_path, empty_cache, method, reason):
+    source = tmp_path / "faces.zip"
+    with zipfile.ZipFile(source, "w") as archive:
+        archive.writestr("good.png", picture(1))
+        archive.writestr("liar.png", bytes(80_000_000), method)
+    content, size = source.read_bytes(), struct.pack("<I", 80_000_000)
+    assert content.count(size) >= 2  # in the list and beside the member
+    source.write_bytes(content.replace(size, struct.pack("<I", 1000)))
+    tracemalloc.start()
+    report = prepare(source, size=32, progress=False)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    ((file, why),) = report.unreadable
+    assert (report.kept, file) == (1, "liar.png") and reason in why
+    assert peak < 20_000_000
+
+
+def test_large_files_go_to_the_processes_few_at_a_time(tmp_path, empty_cache):
+    """A thousand members of 3 MB each, all under the limit for one, in a zip of a few MB."""
+    source = write_zip(tmp_path / "faces.zip", [(f"{i:04}.png", bytes(3_000_000)) for i in range(200)])
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="none of the 200 pictures"):
+        prepare(source, size=32, progress=False)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 300_000_000
+
+
+def zip_of_a_million(path: Path, size_said: int) -> Path:
+    """One small file, listed a million times; `size_said` stands where the size does not fit."""
     name, content = b"0.png", b"x"
     local = struct.pack("<4s5H3I2H", b"PK\x03\x04", 20, 0, 0, 0, 0, 0x8CDC1683, 1, 1, len(name), 0) + name + content
     entry = struct.pack("<4s6H3I5H2I", b"PK\x01\x02", 20, 20, 0, 0, 0, 0, 0x8CDC1683, 1, 1, len(name), 0, 0, 0, 0, 0, 0)
     count, size, start = 1_000_000, 1_000_000 * len(entry + name), len(local)
     end64 = struct.pack("<4sQ2H2I4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, size, start)
     locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, start + size, 1)
-    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 2**16 - 1, 2**16 - 1, 2**32 - 1, 2**32 - 1, 0)
+    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 2**16 - 1, 2**16 - 1, size_said, 2**32 - 1, 0)
     path.write_bytes(local + (entry + name) * count + end64 + locator + end)
     return path
 
 
-def test_a_million_tiny_members_are_refused_unread(tmp_path, empty_cache):
-    source = zip_of_a_million(tmp_path / "faces.zip")
+@pytest.mark.parametrize("size_said", [2**32 - 1, 100])
+def test_a_million_tiny_members_are_refused_unread(tmp_path, empty_cache, size_said):
+    source = zip_of_a_million(tmp_path / "faces.zip", size_said)
     tracemalloc.start()
     with pytest.raises(ValueError, match=r"lists its files in 51,000,000 bytes, .* unpack it and prepare the folder"):
         prepare(source, progress=False)
@@ -121,7 +158,7 @@ def test_a_locked_member_is_a_line_of_the_report(tmp_path, empty_cache):
 def test_odd_names_are_read_and_cannot_steer_a_terminal(tmp_path, empty_cache, raw):
     source = write_zip(tmp_path / "faces.zip", [(raw, picture(1)), ("broken " + raw, b"no picture")])
     report = prepare(source, size=32, progress=False)
-    assert report.kept == 1
+    assert (report.kept, report.unreadable) == (1, [("broken " + raw, "not a picture")])
     assert "\x1b" not in str(report) and "\x07" not in str(report)
 
 
@@ -135,6 +172,20 @@ def test_a_name_that_is_not_unicode(tmp_path, empty_cache):
     assert report.kept == 1
     assert str(report).encode()
     assert prepare(folder, size=32, progress=False) == report, "the manifest should keep the name"
+
+
+def test_a_name_in_no_encoding_refuses_the_zip(tmp_path, empty_cache):
+    source = write_zip(tmp_path / "faces.zip", [("a.png", picture(1)), ("ää.png", picture(2))])
+    source.write_bytes(source.read_bytes().replace("ää".encode(), b"\xff\xfe\xfd\xfc"))  # the flag says UTF-8
+    with pytest.raises(ValueError, match=r"faces.zip is a damaged zip file .* pack it anew"):
+        prepare(source, progress=False)
+
+
+def test_names_as_tar_writes_them(tmp_path, empty_cache):
+    source = write_zip(tmp_path / "faces.zip", [("./a.png", picture(1)), ("./b/c.jfif", picture(2)), ("./d.heic", b"")])
+    report = prepare(source, size=32, progress=False)
+    assert (report.kept, report.others) == (2, 1)
+    assert "1 other files, by their names no pictures" in str(report)
 
 
 def test_printable():
@@ -160,7 +211,9 @@ def test_the_digest_follows_the_pictures(tmp_path, kind):
     def digest(*pictures: bytes) -> str:
         members = [(f"{i}.png", content) for i, content in enumerate(pictures)]
         if kind == "zip":
-            return open_source(write_zip(tmp_path / "faces.zip", members)).digest
+            path = write_zip(tmp_path / "faces.zip", members)
+            os.utime(path, (0, 0))
+            return open_source(path).digest
         folder = tmp_path / "faces"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()

@@ -81,6 +81,8 @@ def download(name: str) -> Path:
             return fetch(dataset, home)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the next call goes on where this one stopped") from None
+    except (ImportError, MemoryError):
+        raise
     except OSError as error:  # all errors of requests are
         problem = _explain(error, dataset, home, credentials)
     except Exception as error:  # of zipfile, zlib, the clients: no zip file, or a damaged one

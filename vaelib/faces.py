@@ -1,6 +1,7 @@
 """`Faces`: pictures in one uint8 array, their labels, and a split that does not leak. `load_faces(name)` opens them."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,26 +90,32 @@ def load_faces(name: str | Path = "anime", size: int = 64, count: int = DRAWN_CO
 
     "anime" and "cartoon" are the Kaggle faces where they are prepared; where not, `count` faces are drawn in that
     style, and a printed line says so. "drawn-anime" and "drawn-cartoon" are always drawn; they carry labels and are
-    kept in the cache folder. Any other name is that of a prepared set, or the path of a zip or a folder of pictures,
-    which is prepared now (the next time it is only opened).
+    kept in the cache folder. Any other name is that of a prepared set. A path of a zip or a folder of pictures (a
+    `Path`, or a text with a slash or that ends in .zip, such as "./pictures") is prepared; where it was, and has not
+    changed, it is only opened.
 
     Raises `FileNotFoundError` for a name that is none of these, `ValueError` for a damaged array, and what `prepare`
     raises.
     """
-    if report := read_report(str(name), size):
+    if _is_path(name):
+        return _open_prepared(prepare(name, size=size, progress=verbose))
+    if report := read_report(name, size):
         return _open_prepared(report)
-    style = str(name).removeprefix("drawn-")
+    style = name.removeprefix("drawn-")
     if style in drawn.FACTORS:
         if name == style and verbose:
-            print(f"{count:,} drawn {name} faces stand in. For Kaggle's: python -m vaelib download {name}")
+            resize = "" if size == 64 else f" --size {size}"
+            print(f"{count:,} drawn {name} faces stand in. For Kaggle's: python -m vaelib download {name}{resize}")
         return _load_drawn(style, size, count)
-    if Path(name).expanduser().exists():
-        return _open_prepared(prepare(name, size=size, progress=verbose))
     known = sorted({*prepared_names(size), *drawn.FACTORS, *(f"drawn-{style}" for style in drawn.FACTORS)})
     raise FileNotFoundError(
-        f"no faces called {str(name)!r} at {size} pixels, and no such file or folder; there are: {', '.join(known)}. "
-        f"Make them with: python -m vaelib prepare PICTURES --name {name} --size {size}"
+        f"no faces called {name!r} at {size} pixels; there are: {', '.join(known)}. "
+        f"Make them with: python -m vaelib prepare PICTURES --name {name} --size {size}, or give a path: './{name}'"
     )
+
+
+def _is_path(name: str | Path) -> bool:
+    return isinstance(name, Path) or "/" in name or os.sep in name or name.lower().endswith(".zip")
 
 
 def _open_prepared(report: Report) -> Faces:

@@ -11,13 +11,18 @@ BLOCKS = 16
 MAX_PAIRS = 20_000_000  # 320 MB
 
 
+class TooAlike(ValueError):
+    """So many pictures are near each other that they cannot be copies."""
+
+
 def find_families(images: np.ndarray, near: float = NEAR) -> np.ndarray:
     """Number the pictures so that copies of one artwork share a number: int64 (N,), counted from 0.
 
     `images` is uint8 (N, H, W, 3). Two pictures are copies where the averages over 16×16 blocks of their pixels, on a
     scale from 0 to 1, differ by less than `near` (root mean square); copies of copies belong to the same family.
-    `near=0` asks for equality in every byte. Raises `ValueError` for a negative `near`, or where it joins so many pairs
-    that these cannot be copies: pictures put together from the same few parts are alike without being copies.
+    `near=0` asks for equality in every byte. Raises `ValueError` for a negative `near`, and `TooAlike` where it joins
+    so many pairs that these cannot be copies: pictures put together from the same few parts are alike without being
+    copies.
     """
     if near < 0:
         raise ValueError(f"got near={near}, expected a distance between pictures, 0 or more, such as {NEAR}")
@@ -26,14 +31,16 @@ def find_families(images: np.ndarray, near: float = NEAR) -> np.ndarray:
 
 def block_averages(images: np.ndarray) -> np.ndarray:
     """Averages over 16×16 blocks (fewer where the pictures are smaller), float32 (N, 16, 16, 3) in [0, 1]."""
-    (rows, height), (columns, width) = (_blocks_along(side) for side in images.shape[1:3])
-    into_blocks = np.kron(np.eye(columns), np.kron(np.ones((width, 1)), np.eye(3))).astype(np.float32)
-    averages = np.empty((len(images), rows, columns, 3), np.float32)
-    for start in range(0, len(images), 512):  # in chunks: the sums of all pictures would fill the memory
-        chunk = images[start : start + 512, : rows * height, : columns * width]
-        sums = chunk.reshape(len(chunk), rows, height, -1).sum(2, dtype=np.uint16)  # (B, rows, width of a row)
-        averages[start : start + 512] = (sums @ into_blocks).reshape(len(chunk), rows, columns, 3)
-    averages /= 255 * height * width
+    count, height, width = images.shape[:3]
+    rows, columns = _block_starts(height), _block_starts(width)
+    column_of = np.searchsorted(columns, np.arange(width), side="right") - 1
+    into_blocks = np.kron(np.eye(len(columns), dtype=np.float32)[column_of], np.eye(3, dtype=np.float32))
+    pixels = np.diff(rows, append=height)[:, None] * np.diff(columns, append=width)  # in each block
+    averages = np.empty((count, *pixels.shape, 3), np.float32)
+    for start in range(0, count, 512):  # in chunks: the sums of all pictures would fill the memory
+        sums = _sum_rows(images[start : start + 512].reshape(-1, height, width * 3), rows) @ into_blocks
+        averages[start : start + 512] = sums.reshape(-1, *averages.shape[1:])
+    averages /= 255 * pixels[..., None]
     return averages
 
 
@@ -55,7 +62,7 @@ def link_families(blocks: np.ndarray, near: float) -> np.ndarray:
         chunks = (pairs[i : i + 4096] for i in range(0, len(pairs), 4096))
         near_ones = [chunk[_rms(level[chunk[:, 0]], level[chunk[:, 1]]) < near] for chunk in chunks]
         pairs = np.concatenate([pairs[:0], *near_ones])
-    graph = coo_array((np.ones(len(pairs), bool), tuple(pairs.T)), shape=(len(blocks), len(blocks)))
+    graph = coo_array((np.ones(len(pairs), bool), tuple(pairs.T.astype(np.int32))), shape=(len(blocks), len(blocks)))
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
@@ -71,7 +78,7 @@ def _pairs(points: np.ndarray, near: float) -> np.ndarray:
     sample = points[np.random.default_rng(0).permutation(len(points))[:500]]
     expected = tree.count_neighbors(KDTree(sample), radius) / len(sample) * len(points) / 2
     if expected > MAX_PAIRS:
-        raise ValueError(f"got {len(points):,} pictures so alike that near={near} joins some {expected:,.0f} pairs")
+        raise TooAlike(f"got {len(points):,} pictures so alike that near={near} joins some {expected:,.0f} pairs")
     return tree.query_pairs(radius, output_type="ndarray")
 
 
@@ -80,10 +87,17 @@ def _exact_copies(images: np.ndarray) -> np.ndarray:
     return np.unique(np.array(digests, dtype="V16"), return_inverse=True)[1].astype(np.int64)
 
 
-def _blocks_along(side: int) -> tuple[int, int]:
-    """How many blocks fit along a side, and how many pixels each is long."""
+def _block_starts(side: int) -> np.ndarray:
     count = min(BLOCKS, side)
-    return count, side // count
+    return np.arange(count) * side // count
+
+
+def _sum_rows(images: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Sums over the rows from each start to the next: uint8 (B, H, W) -> uint32 (B, len(starts), W)."""
+    height = images.shape[1]
+    if height % len(starts) == 0:  # much faster
+        return images.reshape(len(images), len(starts), -1, images.shape[2]).sum(2, dtype=np.uint32)
+    return np.add.reduceat(images, starts, axis=1, dtype=np.uint32)
 
 
 def _rms(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,14 +27,15 @@ from joblib import Parallel, delayed
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 
-from vaelib.families import NEAR, block_averages, link_families
+from vaelib.families import NEAR, TooAlike, block_averages, link_families
 from vaelib.sources import Source, digest_of, open_source, printable
 from vaelib.storage import atomic_file, cache_folder
 
-VERSION = 2  # raise it when the same source would give other bytes: sets prepared before are then prepared anew
+VERSION = 3  # raise it when the same source would give other bytes: sets prepared before are then prepared anew
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow knows more, some of which start other programs
 MAX_PIXELS = 64_000_000  # of one picture: decoded, they take 256 MB
-CHUNK = 256  # pictures that go to a process at once
+CHUNK = 256  # pictures that go to a process at once,
+CHUNK_BYTES = 16_000_000  # if their files are not larger than this together
 CHECKPOINT = 8  # chunks between two entries in the journal
 HEADER = 128  # bytes before the first face in an array, as numpy writes it
 
@@ -60,8 +62,10 @@ class Report:
     """What `prepare` made of a source; it is also the manifest of the prepared set.
 
     `read` pictures could be decoded; `kept` of them are distinct, the rest `duplicates`; those kept make up `families`
-    of pictures nearer than `near`, the largest of `largest_family` members. `unreadable` lists (file, reason) of what
-    was passed over. `images_path` is the array, uint8 (kept, size, size, 3), and `families_path` int64 (kept,).
+    of pictures nearer than `near`, the largest of `largest_family` members. `alike` above 0 says that so many would
+    have been one family, and near copies were let be. `unreadable` lists (file, reason) of pictures passed over, and
+    `others` counts the files that are no pictures by name. `images_path` is the array, uint8 (kept, size, size, 3),
+    and `families_path` int64 (kept,).
     """
 
     name: str
@@ -76,6 +80,8 @@ class Report:
     duplicates: int
     families: int
     largest_family: int
+    alike: int
+    others: int
     unreadable: list[tuple[str, str]]
     folder: Path
 
@@ -88,19 +94,32 @@ class Report:
         return self.folder / f"families-{self.digest}.npy"
 
     def __str__(self) -> str:
-        near = f"{self.families:>8,} families of near copies, the largest of {self.largest_family}"
         lines = [
             f"{Path(self.source).name} -> {self.name!r}",
             f"{self.read:>8,} read",
             f"{self.duplicates:>8,} exact copies left out",
             f"{self.kept:>8,} kept, each different, {self.size}×{self.size} pixels",
-            near if self.near else "         near copies not looked for: these pictures are alike without being copies",
+            f"{self.families:>8,} families of near copies, the largest of {self.largest_family}",
             f"{len(self.unreadable):>8,} unreadable",
         ]
+        if self.alike:
+            lines[4] = f"{self.alike:>8,} of them are one family at near={NEAR}: taken to be alike, not copied"
+        elif not self.near:
+            lines[4] = "         near copies not looked for"
         lines += [f"         {printable(file)}: {reason}" for file, reason in self.unreadable[:5]]
         if len(self.unreadable) > 5:
             lines.append(f"         … and {len(self.unreadable) - 5:,} more")
+        if self.others:
+            lines.append(f"{self.others:>8,} other files, by their names no pictures")
         return "\n".join([*lines, f"written to {self.folder}"])
+
+    def is_complete(self) -> bool:
+        """Whether the arrays are there, of the length that they should have."""
+        try:
+            images, families = (np.load(path, mmap_mode="r") for path in (self.images_path, self.families_path))
+        except (OSError, ValueError, EOFError):
+            return False
+        return len(images) == len(families) == self.kept
 
 
 def prepare(
@@ -116,16 +135,16 @@ def prepare(
     Each picture becomes RGB, its largest middle square times `crop` (0 to 1; default: what the layout asks for,
     else 1) is cut out and scaled to `size`×`size` pixels by Lanczos. Pictures equal in every resulting pixel are
     kept once, the first in file-name order. Near copies are all kept, and share a family: see `find_families`. `near`
-    defaults to what the layout asks for, else to 0.07, unless that would join more than a twentieth of all pictures:
-    these are then taken to be alike without being copies, as with `near=0`.
+    defaults to what the layout asks for, else to 0.07, unless that would make more than a quarter of all pictures one
+    family: these are then taken to be alike without being copies, as with `near=0`, and the report says so.
 
     The two Kaggle archives are known by their layout and named `anime` and `cartoon`; anything else takes `name`, or
-    the name of the file or folder. Broken and unreasonable files become lines of the report. Where the very same
-    source was prepared before in the same way, its report comes back at once.
+    the name of the file or folder. Broken and unreasonable files become lines of the report. Where the same source,
+    unchanged, was prepared before in the same way, its report comes back at once.
 
     Raises `FileNotFoundError` if `source` is missing, `ValueError` if it is no zip, holds no picture, holds none that
     can be read, if `name`, `size`, `crop` or `near` are out of range, or if no `name` is given and a set made from
-    another source has the name; `OSError` where the disk is full.
+    another source has the name; `OSError` where a disk is full or fails. What was done by then is not lost.
     """
     source = open_source(Path(source).expanduser().resolve())
     known, layout = recognise(source.files)
@@ -139,14 +158,13 @@ def prepare(
         raise ValueError(f"got crop={crop}, expected a fraction of the picture, above 0 and at most 1")
     if near is not None and near < 0:
         raise ValueError(f"got near={near}, expected a distance between pictures, 0 or more, such as {NEAR}")
-    name = _checked(name) if name else known or _free_name(source.path, size)
-
     digest = digest_of([VERSION, source.digest, size, crop, near])
+    name = _checked(name) if name else _free_name(source.path, size, digest, known)
     folder = prepared_folder(name, size)
     folder.mkdir(exist_ok=True)
     with FileLock(folder / ".lock"), _explain_full_disk(folder, need=len(source.files) * size * size * 3):
         done = read_report(name, size)
-        if done and done.digest == digest and _is_complete(done):
+        if done and done.digest == digest and done.is_complete():
             return done
         part = _Part(folder, digest, size, len(source.files))
         for n, results in enumerate(_decode_all(source, part.files, size, crop, progress), start=1):
@@ -161,7 +179,7 @@ def prepare(
                 f"none of the {len(source.files)} pictures in {source.path} can be read; "
                 f"the first, {printable(file)}: {reason}"
             )
-        families, near = _number_families(part.block_averages[: part.kept], near)
+        families, near, alike = _number_families(part.block_averages[: part.kept], near)
         report = Report(
             name=name,
             source=str(source.path),
@@ -174,7 +192,9 @@ def prepare(
             kept=part.kept,
             duplicates=part.read - part.kept,
             families=int(families.max()) + 1,
-            largest_family=int(np.bincount(families).max()),
+            largest_family=_largest(families),
+            alike=alike,
+            others=source.others,
             unreadable=source.skipped + part.unreadable,
             folder=folder,
         )
@@ -194,16 +214,17 @@ def prepared_names(size: int) -> list[str]:
 
 
 def read_report(name: str, size: int) -> Report | None:
-    """The report of a prepared set; None where there is none, or where another version of this module made it."""
+    """The report of a prepared set; None where there is none, or none that this version of the module wrote."""
+    if not _is_name(name):
+        return None
     folder = prepared_folder(name, size)
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
-    except FileNotFoundError:
+        manifest["unreadable"] = [(file, reason) for file, reason in manifest["unreadable"]]
+        report = Report(**manifest, folder=folder)
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    if manifest["version"] != VERSION:
-        return None
-    manifest["unreadable"] = [(file, reason) for file, reason in manifest["unreadable"]]
-    return Report(**manifest, folder=folder)
+    return report if report.version == VERSION else None
 
 
 def recognise(files: list[str]) -> tuple[str | None, Layout | None]:
@@ -226,11 +247,13 @@ def to_face(image: Image.Image, size: int, crop: float = 1.0) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width:,}×{image.height:,} pixels, more than {MAX_PIXELS:,} in all")
     ImageOps.exif_transpose(image, in_place=True)
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+        raise ValueError("32 bits a pixel, of which nobody knows what is white")
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to white
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to white
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode != "RGB":
         image = image.convert("RGB")
     if image.size == (size, size) and crop == 1:
@@ -241,34 +264,48 @@ def to_face(image: Image.Image, size: int, crop: float = 1.0) -> Image.Image:
     return image.resize((size, size), Image.Resampling.LANCZOS, box=box)
 
 
+def _is_name(name: str) -> bool:
+    return bool(re.fullmatch(r"\w[\w .-]{0,99}", name))
+
+
 def _checked(name: str) -> str:
-    if not re.fullmatch(r"\w[\w .-]*", name):
-        raise ValueError(f"got name={name!r}, expected letters and digits, such as my-faces")
+    if not _is_name(name):
+        raise ValueError(f"got name={name!r}, expected at most 100 letters and digits, such as my-faces")
     return name
 
 
-def _free_name(path: Path, size: int) -> str:
-    """The name of the file or folder, unless other faces have it."""
-    name = re.sub(r"\W+", "-", path.stem).strip("-").lower() or "faces"
+def _free_name(path: Path, size: int, digest: str, known: str | None) -> str:
+    """The name of the known layout, or of the file or folder, unless other faces have it."""
+    name = known or re.sub(r"\W+", "-", path.stem).strip("-").lower()[:100] or "faces"
     other = read_report(name, size)
-    if name.removeprefix("drawn-") in LAYOUTS or (other and other.source != str(path)):
-        raise ValueError(
-            f"{path} would be called {name!r}, as other faces are already ({other.source if other else 'built in'}); "
-            "give these a name of their own: name='…', or --name on the command line"
-        )
-    return name
+    if other and other.source != str(path) and other.digest != digest:
+        owner = f"those made from {other.source}"
+    elif not known and name.removeprefix("drawn-") in LAYOUTS:
+        owner = "the built-in ones"
+    else:
+        return name
+    raise ValueError(
+        f"{path} would be called {name!r}, like {owner}. Give these faces a name of their own, or this one to replace "
+        "the others: name='…', or --name on the command line"
+    )
 
 
-def _number_families(blocks: np.ndarray, near: float | None) -> tuple[np.ndarray, float]:
-    """Family numbers, and the distance that was called near: 0 where each picture is a family of its own."""
-    if near:
-        return link_families(blocks, near), near
-    if near is None:
-        with suppress(ValueError):  # far too many pairs
-            families = link_families(blocks, NEAR)
-            if np.bincount(families).max() <= max(20, len(blocks) / 20):
-                return families, NEAR
-    return np.arange(len(blocks)), 0.0
+def _number_families(blocks: np.ndarray, near: float | None) -> tuple[np.ndarray, float, int]:
+    """Family numbers, the distance that was called near, and how many pictures were found alike and let be."""
+    each_its_own = np.arange(len(blocks))
+    if near is not None:
+        return (link_families(blocks, near) if near else each_its_own), near, 0
+    try:
+        families = link_families(blocks, NEAR)
+    except TooAlike:
+        return each_its_own, 0.0, len(blocks)
+    if _largest(families) > max(20, len(blocks) / 4):
+        return each_its_own, 0.0, _largest(families)
+    return families, NEAR, 0
+
+
+def _largest(families: np.ndarray) -> int:
+    return int(np.bincount(families).max())
 
 
 # ------------------------------------------------------------------------------------------------- decoding
@@ -278,21 +315,40 @@ def _decode_all(
     source: Source, start: int, size: int, crop: float, progress: bool
 ) -> Iterator[list[tuple[str, bytes | str]]]:
     """Yield chunks of (file, its pixels or the reason why there are none), in order, from picture `start` on."""
-    count = len(source.files)
-    chunks = [range(i, min(i + CHUNK, count)) for i in range(start, count, CHUNK)]
+    chunks = _chunks(source.sizes, start)
     # Processes, since Pillow decodes one picture at a time in each. A few pictures are done before one has started.
     parallel = Parallel(n_jobs=-1 if len(chunks) > 2 else 1, return_as="generator")
     tasks = (delayed(_decode)([_read(source, i) for i in chunk], size, crop) for chunk in chunks)
+    count = len(source.files)
     with tqdm(total=count, initial=start, desc="prepare", unit="picture", disable=not progress) as bar:
-        for chunk, results in zip(chunks, parallel(tasks), strict=True):
-            yield [(source.files[i], result) for i, result in zip(chunk, results, strict=True)]
-            bar.update(len(chunk))
+        try:
+            for chunk, results in zip(chunks, parallel(tasks), strict=True):
+                yield [(source.files[i], result) for i, result in zip(chunk, results, strict=True)]
+                bar.update(len(chunk))
+        except BrokenProcessPool as error:
+            raise OSError(
+                "a process that decodes pictures was ended, perhaps for want of memory: run it again"
+            ) from error
+
+
+def _chunks(sizes: list[int], start: int) -> list[range]:
+    chunks, total = [], 0
+    for i in range(start, len(sizes)):
+        total += sizes[i]
+        if i - start + 1 == CHUNK or total > CHUNK_BYTES or i + 1 == len(sizes):
+            chunks.append(range(start, i + 1))
+            start, total = i + 1, 0
+    return chunks
 
 
 def _read(source: Source, i: int) -> bytes | str:
     try:
         return source.read(i)
+    except MemoryError:
+        raise
     except Exception as error:  # a wrong checksum, a password, a file that has gone: a line of the report
+        if getattr(error, "errno", None) not in (None, errno.ENOENT, errno.EACCES):
+            raise  # but a disk that fails now may work later
         return str(error) or type(error).__name__
 
 
@@ -306,6 +362,8 @@ def _decode_one(content: bytes, size: int, crop: float) -> bytes | str:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             return to_face(image, size, crop).tobytes()
+    except MemoryError:
+        raise
     except UnidentifiedImageError:
         return "not a picture"
     except Exception as error:  # whatever a broken file provokes, it becomes a line of the report
@@ -350,8 +408,7 @@ class _Part:
 
     def checkpoint(self) -> None:
         """Make sure that the faces are on the disk, and only then let the journal say so."""
-        with open(self.array, "rb+") as file:
-            os.fsync(file.fileno())
+        _flush(self.array)
         step = [self.files, self.kept, self.unreadable[self.listed :]]
         with open(self.journal, "ab") as file:
             file.write(json.dumps(step).encode() + b"\n")
@@ -361,6 +418,7 @@ class _Part:
 
     def finish(self, path: Path) -> None:
         self._write_header()
+        _flush(self.array)
         os.replace(self.array, path)
 
     def remove(self) -> None:
@@ -384,7 +442,10 @@ class _Part:
         if not (self.array.exists() and self.journal.exists()):
             return False
         lines = [line for line in self.journal.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-        first, *steps = [json.loads(line) for line in lines] or [None]
+        try:
+            first, *steps = [json.loads(line) for line in lines]
+        except ValueError:  # nothing, or what a power cut made of it
+            return False
         files, kept, _ = steps[-1] if steps else (0, 0, [])
         face = self.size * self.size * 3
         if first != digest or self.array.stat().st_size < HEADER + kept * face:
@@ -406,6 +467,11 @@ class _Part:
             np.lib.format.write_array_header_1_0(file, header)  # padded, so that it fits whatever the count
 
 
+def _flush(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
 def _publish(report: Report, part: _Part, families: np.ndarray) -> None:
     """Put the files in their places, the manifest last: until then the set that was there before counts."""
     with atomic_file(report.families_path) as path:
@@ -419,14 +485,6 @@ def _publish(report: Report, part: _Part, families: np.ndarray) -> None:
     for path in {*report.folder.glob("*-*.npy")} - {report.images_path, report.families_path}:
         with suppress(PermissionError):  # Windows, while somebody looks at the older faces
             path.unlink()
-
-
-def _is_complete(report: Report) -> bool:
-    try:
-        images, families = (np.load(path, mmap_mode="r") for path in (report.images_path, report.families_path))
-    except (OSError, ValueError, EOFError):
-        return False
-    return len(images) == len(families) == report.kept
 
 
 @contextmanager

@@ -11,22 +11,24 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-PICTURE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+PICTURE_ENDINGS = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MAX_FILE_BYTES = 100_000_000
 MAX_LIST_BYTES = 32_000_000  # of the list of files in a zip, which Python reads whole and 15 times as large
 
 
 @dataclass(frozen=True)
 class Source:
-    """Pictures in name order: `files` are their names, and `read(i)` returns the bytes of the i-th.
+    """Pictures in name order: `files` are their names, `sizes` their bytes, and `read(i)` returns the i-th.
 
-    `skipped` lists (file, reason) of those passed over. `digest` changes when a picture does: in a zip it comes from
-    names, sizes and checksums, in a folder from names, sizes and times.
+    `skipped` lists (file, reason) of pictures passed over, `others` counts the files that are no pictures by name.
+    `digest` comes from names, sizes and times of change, in a zip from its own time too.
     """
 
     path: Path
     files: list[str]
+    sizes: list[int]
     skipped: list[tuple[str, str]]
+    others: int
     digest: str
     read: Callable[[int], bytes]
 
@@ -66,16 +68,18 @@ def printable(name: str) -> str:
 
 
 def _open_folder(path: Path) -> Source:
-    names = {file.relative_to(path).as_posix(): file for file in path.rglob("*")}
-    found = [(name, names[name].stat()) for name in sorted(names) if _is_picture(name) and names[name].is_file()]
-    too_large = {name: reason for name, facts in found if (reason := _too_large(facts.st_size))}
-    files = [name for name, _ in found if name not in too_large]
+    paths = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
+    found = {name: paths[name].stat() for name in sorted(paths) if _is_picture(name)}
+    too_large = {name: reason for name, facts in found.items() if (reason := _too_large(facts.st_size))}
+    files = [name for name in found if name not in too_large]
     return Source(
         path,
         files,
+        [found[name].st_size for name in files],
         list(too_large.items()),
-        digest_of((name, facts.st_size, facts.st_mtime_ns) for name, facts in found),
-        read=lambda i: names[files[i]].read_bytes(),
+        len(paths) - len(found),
+        digest_of((name, facts.st_size, facts.st_mtime_ns) for name, facts in found.items()),
+        read=lambda i: paths[files[i]].read_bytes(),
     )
 
 
@@ -87,37 +91,39 @@ def _open_zip(path: Path) -> Source:
         )
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise ValueError(f"{path} is a damaged zip file ({error}): download it again") from error
-    members = [member for member in archive.infolist() if _is_picture(member.filename) and not member.is_dir()]
-    members.sort(key=lambda member: member.filename)
-    last = {member.filename: member for member in members}
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is a damaged zip file ({error}): download it again, or pack it anew") from error
+    members = [member for member in archive.infolist() if not member.is_dir()]
+    pictures = sorted((m for m in members if _is_picture(m.filename)), key=lambda member: member.filename)
+    last = {member.filename: member for member in pictures}
     kept, skipped = [], []
-    for member in members:
+    for member in pictures:
         if reason := _reason_to_skip(member, last):
             skipped.append((member.filename, reason))
         else:
             kept.append(member)
+
+    def read(i: int) -> bytes:
+        with archive.open(kept[i]) as file:
+            return file.read(kept[i].file_size)  # without a number, a member that lies about its size is inflated
+
+    facts = path.stat()
     return Source(
         path,
         [member.filename for member in kept],
+        [member.file_size for member in kept],
         skipped,
-        digest_of((member.filename, member.file_size, member.CRC) for member in members),
-        read=lambda i: archive.read(kept[i]),
+        len(members) - len(pictures),
+        digest_of([facts.st_size, facts.st_mtime_ns, *((m.filename, m.file_size, m.CRC) for m in pictures)]),
+        read,
     )
 
 
 def _size_of_list(path: Path) -> int:
-    """Bytes of the list of files in a zip, from the record at its end."""
+    """Bytes that `ZipFile` will read as the list of files."""
     with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - 2**16 - 22))
-        tail = file.read()
-    record = tail.rfind(b"PK\x05\x06")
-    size = int.from_bytes(tail[record + 12 : record + 16], "little")
-    if size == 2**32 - 1:  # too large for this record: the zip64 one before it says how large
-        record = tail.rfind(b"PK\x06\x06")
-        size = int.from_bytes(tail[record + 40 : record + 48], "little")
-    return size
+        # Not public, but the very number that ZipFile goes by, which a reading of our own might miss.
+        return zipfile._EndRecData(file)[zipfile._ECD_SIZE]
 
 
 def _reason_to_skip(member: zipfile.ZipInfo, last: dict[str, zipfile.ZipInfo]) -> str | None:
@@ -128,6 +134,8 @@ def _reason_to_skip(member: zipfile.ZipInfo, last: dict[str, zipfile.ZipInfo]) -
         return "a link"
     if last[name] is not member:  # as when unpacking: the last one counts
         return "another file of this name comes later"
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "compressed in an unusual way"  # which Python inflates without bounds
     return _too_large(member.file_size)
 
 
@@ -136,5 +144,5 @@ def _too_large(size: int) -> str | None:
 
 
 def _is_picture(name: str) -> bool:
-    hidden = any(part.startswith((".", "__MACOSX")) and part != ".." for part in re.split(r"[/\\]", name))
+    hidden = any(part.startswith((".", "__MACOSX")) and part not in (".", "..") for part in re.split(r"[/\\]", name))
     return name.lower().endswith(PICTURE_ENDINGS) and not hidden
