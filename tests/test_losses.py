@@ -6,7 +6,8 @@ from torch import distributions
 
 from vaelib.losses import bernoulli_nll, gaussian_nll, kl_divergence, kl_per_dimension
 from vaelib.model import Posterior
-from vaelib.training import RECIPES, loss_terms
+from vaelib.recipes import RECIPES
+from vaelib.training import loss_terms
 
 
 def random_posterior(*shape: int, seed: int = 0, dtype=torch.float64) -> Posterior:
@@ -130,7 +131,8 @@ def test_each_picture_counts_by_itself():
 
 def ours(recipe: str, logits: torch.Tensor, x: torch.Tensor, posterior: Posterior) -> torch.Tensor:
     """Our loss for a network that answers `logits` and `posterior`."""
-    return loss_terms(lambda x: (logits, posterior), x, RECIPES[recipe])[0]
+    distortion, rate = loss_terms(lambda x: (logits, posterior), x, RECIPES[recipe])
+    return distortion + RECIPES[recipe].beta * rate
 
 
 @pytest.mark.parametrize("size", [64, 128])

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
-from vaelib.__main__ import main
+from vaelib.__main__ import AROUND, CONFIG_HELP, main
 from vaelib.pretrained import load_pretrained
+from vaelib.recipes import RECIPES, TrainConfig
 
 SMALL = ["--base-channels", "2", "--latent-channels", "4", "--batch-size", "16"]
 
@@ -41,7 +43,7 @@ def test_from_a_folder_of_pictures_to_an_explorable_model(empty_cache, capsys, p
     written = {path.name for path in folder.iterdir()}
     assert written >= {
         *("checkpoint.safetensors", "history.json", "history.png", "reconstructions.png", "noise.png"),
-        *("card.json", "model.safetensors", "config.json", "axes.safetensors"),
+        *("card.json", "model.safetensors", "config.json", "axes.safetensors", "train.yaml"),
     }
     assert not any(name.startswith(".part") for name in written)
     for name in ("history.png", "reconstructions.png", "noise.png"):
@@ -71,6 +73,98 @@ def test_drawn_faces_and_the_dense_network(tmp_path, capsys):
     assert (card["config"]["likelihood"], card["config"]["beta"]) == ("gaussian", 1.0)
 
 
+@pytest.fixture
+def told(monkeypatch, tmp_path):
+    """What `train` is told by a file (its text) and flags: (the network, the config, the keywords)."""
+
+    def told(*flags: str, file: str = "") -> tuple:
+        (tmp_path / "my.yaml").write_text(file)
+        heard = []
+
+        def listen(vae, faces, config, **keywords):
+            heard.append((vae, config, keywords))
+            raise KeyboardInterrupt  # instead of training
+
+        monkeypatch.setattr("vaelib.training.train", listen)
+        assert main(["train", "drawn-anime", "--count", "30", "--config", str(tmp_path / "my.yaml"), *flags]) == 130
+        return heard[0]
+
+    return told
+
+
+def test_a_recipe_then_the_file_then_the_flags(told):
+    assert told()[1] == RECIPES["anime-vae"]
+    assert told(file="# nothing but a comment")[1] == RECIPES["anime-vae"]
+    assert told("--recipe", "gaussian")[1] == RECIPES["gaussian"] != RECIPES["anime-vae"]
+
+    vae, config, _ = told(file="recipe: gaussian\nmodel: dense\nsize: 32\nepochs: 7\nbatch-size: 8\n")
+    assert config == TrainConfig(**vars(RECIPES["gaussian"]) | {"epochs": 7, "batch_size": 8})
+    assert type(vae).__name__ == "DenseVAE" and vae.latent_shape(32)
+
+    file = "epochs: 7\nlearning_rate: 5e-3\nflip: false\ncompile: true\n"
+    _, config, _ = told("--epochs", "9", "--recipe", "vae-anime-cartoon", "--size", "32", "--no-compile", file=file)
+    assert (config.epochs, config.learning_rate, config.flip, config.compile) == (9, 5e-3, False, False)
+    assert config.likelihood == "gaussian" and config.sigma == pytest.approx((32 * 32 * 3 / 2000) ** 0.5)
+    assert told("--recipe", "vae-anime-cartoon", file="sigma: 2")[1].sigma == 2
+
+
+def test_device_trackers_and_folder(told, empty_cache):
+    _, _, keywords = told()
+    assert keywords["device"] is None and not keywords["trackers"]
+    assert keywords["folder"] == empty_cache / "runs" / "drawn-anime"
+    _, _, keywords = told("--device", "cpu", "--track", "tensorboard,wandb", "--folder", "here")
+    assert (keywords["device"], list(keywords["trackers"])) == ("cpu", ["tensorboard", "wandb"])
+    assert keywords["folder"] == Path("here")
+    _, _, keywords = told(file="device: cpu\ntrack: tensorboard, wandb\nfolder: there\n")
+    assert (keywords["device"], list(keywords["trackers"])) == ("cpu", ["tensorboard", "wandb"])
+    assert keywords["folder"] == Path("there")
+
+
+def test_the_settings_of_a_run_repeat_it(tmp_path, told):
+    once, again = tmp_path / "once", tmp_path / "again"
+    flags = ["--recipe", "gaussian", "--epochs", "1", "--beta", "0.7", "--learning-rate", "1e-5", "--size", "32"]
+    flags += ["--no-flip", "--seed", "3", "--count", "40", *SMALL]
+    assert main(["train", "drawn-anime", *flags, "--folder", str(once)]) == 0
+    assert main(["train", "drawn-anime", "--config", str(once / "train.yaml"), "--folder", str(again)]) == 0
+    assert (once / "train.yaml").read_bytes() == (again / "train.yaml").read_bytes()
+    assert (once / "model.safetensors").read_bytes() == (again / "model.safetensors").read_bytes()
+    settings = yaml.safe_load((once / "train.yaml").read_text())
+    assert settings.keys() == {*AROUND, *vars(TrainConfig())} - {"folder"}
+    assert settings["recipe"] == "gaussian" and settings["sigma"] == 0.1 and settings["beta"] == 0.7
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("batch_sise: 5", "my.yaml: unknown setting 'batch_sise', expected one of recipe, model, "),
+        ("1: 5", "my.yaml: unknown setting 1, expected one of "),
+        ("epochs: lots", "my.yaml: got epochs: 'lots', expected a whole number"),
+        ("epochs: 2.5", "my.yaml: got epochs: 2.5, expected a whole number"),
+        ("epochs: true", "my.yaml: got epochs: True, expected a whole number"),
+        ("epochs: [1, 2]", "my.yaml: got epochs: [1, 2], expected a whole number"),
+        ("epochs: 0", "got epochs=0, expected a positive number"),
+        ("beta: high", "my.yaml: got beta: 'high', expected a number"),
+        ("flip: 3", "my.yaml: got flip: 3, expected true or false"),
+        ("folder:", "my.yaml: got folder: None, expected text"),
+        ("recipe: mine", "my.yaml: got recipe: 'mine', expected one of anime-vae, vae-anime-cartoon, gaussian"),
+        ("precision: float8", "got precision='float8', expected one of auto, float32, bfloat16"),
+        ("- epochs", "my.yaml holds a list, expected settings such as epochs: 20"),
+        ("epochs", "my.yaml holds a str, expected settings such as epochs: 20"),
+        ("epochs: [1", "my.yaml is not YAML: while parsing a flow sequence"),
+        ("epochs: !!python/name:os.system", "my.yaml is not YAML: could not determine a constructor"),
+        (b"epochs: \xff", "my.yaml is not YAML: "),
+        (None, "my.yaml does not exist; expected a YAML file with settings such as epochs: 20"),
+    ],
+)
+def test_a_bad_file_is_one_line_on_stderr(tmp_path, monkeypatch, capsys, text, message):
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        Path("my.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert main(["train", "drawn-anime", "--config", "my.yaml"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("vaelib: ") and message in line
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -80,7 +174,7 @@ def test_drawn_faces_and_the_dense_network(tmp_path, capsys):
         (["prepare", "fake"], "fake can be read; the first, a.jpg: not a picture"),
         (["prepare", "fake", "--size", "0"], "got size=0, expected a positive number"),
         (["prepare", "fake", "--crop", "2"], "got crop=2.0, expected a fraction"),
-        (["train", "nobody"], "no faces called 'nobody' at 64 pixels, and no such file or folder; there are: anime"),
+        (["train", "nobody"], "no faces called 'nobody' at 64 pixels; there are: anime"),
         (["train", "drawn-anime", "--size", "50"], "got a side of 50 pixels, expected a multiple of 32"),
         (["train", "drawn-anime", "--size", "50", "--model", "dense"], "got image_size=50, expected a multiple of 32"),
         (["train", "drawn-anime", "--count", "20", "--resume", *SMALL], "nothing to resume"),
@@ -88,7 +182,9 @@ def test_drawn_faces_and_the_dense_network(tmp_path, capsys):
         (["train", "drawn-anime", "--count", "-1"], "count=-1"),
         (["train", "drawn-anime", "--epochs", "0"], "got epochs=0, expected a positive number"),
         (["train", "drawn-anime", "--beta", "-1"], "got beta=-1.0, expected 0 or more"),
+        (["train", "drawn-anime", "--precision", "float8"], "got precision='float8', expected one of auto, float32"),
         (["train", "drawn-anime", "--device", "toaster"], "got device 'toaster'"),
+        (["train", "drawn-anime", "--count", "20", "--track", "paper", *SMALL], "paper"),
     ],
 )
 def test_bad_input_is_one_line_on_stderr(tmp_path, monkeypatch, capsys, empty_cache, arguments, message):
@@ -110,7 +206,17 @@ def test_bad_input_ends_the_process_with_1_and_no_traceback():
     assert done.stderr == f"vaelib: {where} does not exist; expected a zip file or a folder of pictures\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["paint"], ["train"], ["train", "drawn-anime", "--recipe", "mine"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["paint"],
+        ["train"],
+        ["train", "drawn-anime", "--recipe", "mine"],
+        ["train", "drawn-anime", "--epochs", "lots"],
+        ["train", "drawn-anime", "--batch-sise", "5"],
+    ],
+)
 def test_a_command_it_does_not_know(capsys, arguments):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -124,3 +230,13 @@ def test_help_names_the_default(capsys, command):
         main([command, "--help"])
     assert stop.value.code == 0
     assert "default: 64" in capsys.readouterr().out
+
+
+def test_every_setting_is_a_flag_with_a_line_of_help(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    for name in [*AROUND, *vars(TrainConfig())]:
+        assert sum(line.startswith(f"--{name.replace('_', '-')}") for line in lines) == 1, name
+    assert CONFIG_HELP.keys() == vars(TrainConfig()).keys(), "a field of TrainConfig without help, or help without one"

@@ -3,12 +3,45 @@
 import argparse
 import math
 import sys
-from dataclasses import replace
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
+import yaml
 from safetensors import SafetensorError
 
-from vaelib.storage import cache_folder
+from vaelib.recipes import RECIPES, TrainConfig
+from vaelib.storage import atomic_file, cache_folder
+
+# What `train` can be told, by a flag or in a file: these, with their defaults ("" where the help says it in words),
+# and every field of TrainConfig.
+AROUND = {
+    "recipe": ("anime-vae", "loss and optimiser: a published one, or gaussian: σ 0.1, β 1 (default: anime-vae)"),
+    "model": ("conv", "network: fully convolutional or dense latent (default: the recipe's own)"),
+    "base_channels": (20, "width of the conv network (default: 20)"),
+    "latent_channels": (128, "latent channels of the conv network (default: 128)"),
+    "size": (64, "side of the faces in pixels, a multiple of 32 (default: 64)"),
+    "count": (4000, "how many faces to draw, where drawn (default: 4000)"),
+    "folder": ("", "where to write (default: runs/NAME in the cache folder)"),
+    "device": ("", "cpu, cuda, mps (default: the best there is)"),
+    "track": ("", "where to log to: tensorboard, wandb, or both with a comma (default: nowhere)"),
+}
+CONFIG_HELP = {
+    "epochs": "passes over the faces",
+    "batch_size": "faces per step",
+    "learning_rate": "Adam's step size",
+    "likelihood": "bernoulli or gaussian",
+    "sigma": "the gaussian's standard deviation, where pixels span 0 to 1",
+    "beta": "weight of the rate; 1 is the ELBO",
+    "warmup": "epochs over which beta rises from 0",
+    "flip": "mirror half of the faces, drawn anew each epoch",
+    "clip_norm": "bound on the norm of the gradient; 0: none",
+    "ema": "decay of a moving average of the weights, such as 0.999; 0: none",
+    "seed": "of initialisation, order, flips and noise",
+    "precision": "float32, bfloat16, or auto: bfloat16 where the hardware computes in it",
+    "compile": "torch.compile the step: a slow start, then faster",
+}
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,68 +87,80 @@ def _parser() -> argparse.ArgumentParser:
     )
     prepare.set_defaults(run=_prepare)
 
-    train = commands.add_parser("train", help="train a VAE on prepared or drawn faces")
+    train = commands.add_parser(
+        "train",
+        help="train a VAE on prepared or drawn faces",
+        usage="%(prog)s NAME [FLAG ...]",
+        formatter_class=partial(argparse.HelpFormatter, max_help_position=36),
+    )
+    _add_train_flags(train)
+    train.set_defaults(run=_train)
+    return parser
+
+
+def _add_train_flags(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "faces",
         metavar="NAME",
         help="anime, cartoon, drawn-anime, drawn-cartoon, a name given to prepare, or a zip or folder of pictures",
     )
-    train.add_argument(
-        "--recipe",
-        choices=("anime-vae", "vae-anime-cartoon", "gaussian"),
-        default="anime-vae",
-        help="loss and optimiser: one of the two published ones, or gaussian: σ 0.1, β 1 (default: %(default)s)",
-    )
-    train.add_argument(
-        "--model",
-        choices=("conv", "dense"),
-        help="network: fully convolutional or dense latent (default: the recipe's own)",
-    )
-    train.add_argument("--base-channels", type=int, default=20, help="width of the conv network (default: %(default)s)")
-    train.add_argument(
-        "--latent-channels",
-        type=int,
-        default=128,
-        help="latent channels of the conv network (default: %(default)s)",
-    )
-    train.add_argument(
-        "--size",
-        type=int,
-        default=64,
-        help="side of the faces in pixels, a multiple of 32 (default: %(default)s)",
-    )
-    train.add_argument("--epochs", type=int, help="passes over the faces (default: the recipe's)")
-    train.add_argument("--batch-size", type=int, help="faces per step (default: the recipe's)")
-    train.add_argument("--learning-rate", type=float, help="Adam's step size (default: the recipe's)")
-    train.add_argument("--beta", type=float, help="weight of the rate; 1 is the ELBO (default: the recipe's)")
-    train.add_argument(
-        "--seed",
-        type=int,
-        default=42,
-        help="of initialisation, order, flips and noise (default: %(default)s)",
-    )
-    train.add_argument(
-        "--precision",
-        choices=("auto", "float32", "bfloat16"),
-        default="auto",
-        help="auto: bfloat16 where the hardware computes in it",
-    )
-    train.add_argument("--compile", action="store_true", help="torch.compile the step: a slow start, then faster")
-    train.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
-    train.add_argument("--folder", type=Path, help="where to write (default: runs/NAME in the cache folder)")
+    train.add_argument("--config", type=Path, metavar="FILE", help="YAML with any of the settings below")
     train.add_argument("--resume", action="store_true", help="go on with the run in that folder")
-    train.add_argument(
-        "--count", type=int, default=4000, help="how many faces to draw, where drawn (default: %(default)s)"
-    )
-    train.set_defaults(run=_train)
-    return parser
+    around = train.add_argument_group("settings", "A flag goes before the file of --config, that before the recipe.")
+    of_config = train.add_argument_group("settings of loss and optimiser", "Their defaults are the recipe's.")
+    defaults, choices = _defaults_and_choices()
+    for name, default in defaults.items():
+        group, text = (around, AROUND[name][1]) if name in AROUND else (of_config, CONFIG_HELP.get(name))
+        if isinstance(default, bool):
+            how = {"action": argparse.BooleanOptionalAction}
+        else:
+            metavar = {int: "N", float: "X"}.get(type(default))
+            how = {"type": type(default), "choices": choices.get(name), "metavar": metavar}
+        group.add_argument(f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, help=text, **how)
+
+
+def _defaults_and_choices() -> tuple[dict, dict[str, tuple[str, ...]]]:
+    defaults = {name: default for name, (default, _) in AROUND.items()} | vars(TrainConfig())
+    return defaults, {"recipe": tuple(RECIPES), "model": ("conv", "dense")}
+
+
+def _read_settings(path: Path) -> dict:
+    """The settings in a YAML file, each checked as its flag would be."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; expected a YAML file with settings such as epochs: 20")
+    try:
+        content = yaml.safe_load(path.read_bytes()) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, expected settings such as epochs: 20")
+    defaults, choices = _defaults_and_choices()
+    settings = {}
+    for key, value in content.items():
+        name = str(key).replace("-", "_")
+        if name not in defaults:
+            raise ValueError(f"{path}: unknown setting {key!r}, expected one of {', '.join(defaults)}")
+        kind = type(defaults[name])
+        try:
+            settings[name] = _convert(value, kind)
+        except ValueError:
+            raise ValueError(f"{path}: got {key}: {value!r}, expected {KINDS[kind]}") from None
+        if settings[name] not in choices.get(name, [settings[name]]):
+            raise ValueError(f"{path}: got {key}: {value!r}, expected one of {', '.join(choices[name])}")
+    return settings
+
+
+def _convert(value, kind: type):
+    if not isinstance(value, bool if kind is bool else str | int | float):
+        raise ValueError
+    return value if kind is bool else kind(str(value))  # text in between: YAML reads 5e-4 as such; int() cuts no 2.5
 
 
 def _download(options: argparse.Namespace) -> None:
     from vaelib.downloading import DATASETS, download
     from vaelib.preparing import prepare, read_report
 
-    if report := read_report(options.name, options.size):
+    if (report := read_report(options.name, options.size)) and report.is_complete():
         print(f"{report}\nThere already: to start over, delete that folder.")
         return
     dataset = DATASETS[options.name]
@@ -134,50 +179,68 @@ def _train(options: argparse.Namespace) -> None:
 
     from vaelib.faces import load_faces
     from vaelib.model import VAE, DenseVAE
-    from vaelib.training import RECIPES, train
+    from vaelib.training import train
 
-    config = RECIPES[options.recipe]
-    given = {
-        name: getattr(options, name)
-        for name in ("epochs", "batch_size", "learning_rate", "beta", "seed", "precision", "compile")
-    }
-    config = replace(config, **{name: value for name, value in given.items() if value is not None})
-    if options.recipe == "vae-anime-cartoon":  # 1000 · mean squared error is another σ at another size
-        config = replace(config, sigma=math.sqrt(3 * options.size**2 / 2000))
-    dense = options.model == "dense" or (options.model is None and options.recipe == "vae-anime-cartoon")
+    settings = _settings(options)
+    config = TrainConfig(**{field.name: settings[field.name] for field in fields(TrainConfig)})
+    size = settings["size"]
     torch.manual_seed(config.seed)
-    if dense:
-        vae = DenseVAE(image_size=options.size)
+    if settings["model"] == "dense":
+        vae = DenseVAE(image_size=size)
     else:
-        vae = VAE(base_channels=options.base_channels, latent_channels=options.latent_channels)
-    vae.latent_shape(options.size)  # an unfit size should fail before faces are loaded
-    device = _device(options.device)
+        vae = VAE(base_channels=settings["base_channels"], latent_channels=settings["latent_channels"])
+    vae.latent_shape(size)  # an unfit size or device should fail before faces are loaded
+    device = settings["device"] or None
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # what torch raises for an unknown or a missing one
+        raise ValueError(f"got device {device!r}, expected one that this computer has, such as cpu") from error
 
-    faces = load_faces(options.faces, options.size, options.count)
+    faces = load_faces(options.faces, size, settings["count"])
     faces, test = faces.split(test_fraction=min(0.1, 1000 / max(1, len(faces))))  # more than 1,000 would only cost time
-    folder = options.folder or cache_folder("runs") / faces.name
+    folder = Path(settings.pop("folder") or cache_folder("runs") / faces.name)
     parameters = sum(parameter.numel() for parameter in vae.parameters())
     print(
-        f"{type(vae).__name__}, {parameters:,} parameters, on {device}: {len(faces):,} {faces.name} faces to train on, "
+        f"{type(vae).__name__}, {parameters:,} parameters: {len(faces):,} {faces.name} faces to train on, "
         f"{len(test):,} to test on\n{config}\nwriting to {folder}"
     )
-    run = train(vae.to(device), faces, config, test=test, folder=folder, resume=options.resume, on_epoch=_write_look)
-    bundle = _write_bundle(run, options)
+
+    def after_epoch(run) -> None:
+        with atomic_file(folder / "train.yaml") as part:
+            how = f"# python -m vaelib train {options.faces!r} --config train.yaml\n"
+            part.write_text(how + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        _write_look(run)
+
+    run = train(
+        vae,
+        faces,
+        config,
+        test=test,
+        folder=folder,
+        resume=options.resume,
+        on_epoch=after_epoch,
+        device=device,
+        trackers=settings["track"].replace(",", " ").split(),
+    )
+    if not run.accelerator.is_main_process:
+        return
+    bundle = _write_bundle(run, settings["recipe"])
     print(
         f"{bundle.card['scores']}\nlook at {folder}/*.png; to explore it, in a notebook:\n"
         f"    vaelib.LatentExplorer(vaelib.load_pretrained({str(folder)!r}))"
     )
 
 
-def _device(name: str | None):
-    import torch
-
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # what torch raises for an unknown or a missing one
-        raise ValueError(f"got device {name!r}, expected one that this computer has, such as cpu") from error
+def _settings(options: argparse.Namespace) -> dict:
+    """All settings: the defaults, over them the recipe's, over them the file's, over them the flags."""
+    defaults, _ = _defaults_and_choices()
+    told = _read_settings(options.config) if options.config else {}
+    told |= {name: value for name, value in vars(options).items() if name in defaults}
+    settings = defaults | told
+    recipe = vars(RECIPES[settings["recipe"]])
+    if settings["recipe"] == "vae-anime-cartoon":  # 1000 · mean squared error is another σ at another size
+        recipe = recipe | {"model": "dense", "sigma": math.sqrt(3 * settings["size"] ** 2 / 2000)}
+    return defaults | recipe | told
 
 
 def _write_look(run) -> None:
@@ -191,27 +254,27 @@ def _write_look(run) -> None:
     some = run.test.batch(range(min(32, len(run.test))))
     figures = {
         "history": plot_history(run.history),
-        "reconstructions": show_faces({"originals, reconstructions under them": reconstruction_grid(run.vae, some)}),
-        "noise": show_faces(noise_grids(run.vae, some.shape[2])),
+        "reconstructions": show_faces({"originals, reconstructions under them": reconstruction_grid(run.model, some)}),
+        "noise": show_faces(noise_grids(run.model, some.shape[2])),
     }
     for name, figure in figures.items():
         figure.savefig(run.folder / f"{name}.png", dpi=120)
         plt.close(figure)
 
 
-def _write_bundle(run, options: argparse.Namespace):
+def _write_bundle(run, recipe: str):
     from vaelib.metrics import evaluate
     from vaelib.pretrained import make_bundle
 
-    scores = {name: round(value, 4) for name, value in evaluate(run.vae, run.test).items()}
+    scores = {name: round(value, 4) for name, value in evaluate(run.model, run.test).items()}
     card = {
-        "recipe": options.recipe,
+        "recipe": recipe,
         "config": vars(run.config),
         "trained_on": len(run.faces),
         "tested_on": len(run.test),
         "scores": scores,
     }
-    bundle = make_bundle(run.vae, run.faces, card)
+    bundle = make_bundle(run.model, run.faces, card)
     bundle.save(run.folder)
     return bundle
 

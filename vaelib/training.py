@@ -2,101 +2,54 @@
 
 python -m vaelib train anime --epochs 20
 python -m vaelib train anime --epochs 40 --resume
+torchrun --nproc-per-node 4 -m vaelib train anime        # the same on four GPUs
 """
 
 import json
 import math
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from vaelib.faces import Faces, to_float
 from vaelib.losses import bernoulli_nll, gaussian_nll, kl_divergence
 from vaelib.metrics import psnr
+from vaelib.model import inference
+from vaelib.recipes import TrainConfig
 from vaelib.storage import atomic_file
 
 CHECKPOINT = "checkpoint.safetensors"
+CHECK_EVERY = 50  # steps between two looks at whether the loss still is a number
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train. The defaults are the published recipe of *Anime VAE*, in nats per image.
-
-    `likelihood` is "bernoulli" or "gaussian"; `sigma` is the Gaussian's standard deviation on the [0, 1] pixel scale.
-    The loss is distortion + `beta` · rate, minimised by Adam. `flip` mirrors half of the pictures, drawn anew each
-    epoch. `precision` is "float32", "bfloat16", or "auto": bfloat16 where the hardware computes in it. `compile` spends
-    a minute on `torch.compile` first (it needs a C++ compiler) to make each step faster.
-    """
-
-    epochs: int = 200
-    batch_size: int = 256
-    learning_rate: float = 5e-4
-    likelihood: str = "bernoulli"
-    sigma: float = 0.1
-    beta: float = 0.24
-    flip: bool = True
-    seed: int = 42
-    precision: str = "auto"
-    compile: bool = False
-
-    def __post_init__(self):
-        for name in ("epochs", "batch_size", "learning_rate", "sigma"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"got {name}={getattr(self, name)}, expected a positive number")
-        if not self.beta >= 0:  # catches nan too
-            raise ValueError(f"got beta={self.beta}, expected 0 or more; 1 is the ELBO")
-        for name, choices in {
-            "likelihood": ("bernoulli", "gaussian"),
-            "precision": ("auto", "float32", "bfloat16"),
-        }.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"got {name}={getattr(self, name)!r}, expected one of {', '.join(choices)}")
-
-
-# Anime VAE minimises mean BCE + 0.01 · mean KL. Times the 12,288 pixel values of a 64×64 picture, with its 512 latent
-# dimensions, that is summed BCE + (0.01 · 12288 / 512) · summed KL; at 128×128 both counts grow alike.
-#
-# VAE-Anime-Cartoon minimises 1000 · mean squared error + summed KL. For D pixel values, 1000 / D · Σ error² is a
-# Gaussian's Σ error² / 2σ² with σ² = D / 2000: σ = 9.9 for its 256×256 pictures, although pixels span only [0, 1].
-RECIPES = {
-    "anime-vae": TrainConfig(beta=0.01 * (64 * 64 * 3) / (128 * 2 * 2)),
-    "vae-anime-cartoon": TrainConfig(
-        epochs=5,
-        batch_size=32,
-        likelihood="gaussian",
-        sigma=math.sqrt(256 * 256 * 3 / 2000),
-        beta=1.0,
-        flip=False,
-    ),
-    "gaussian": TrainConfig(epochs=20, likelihood="gaussian", sigma=0.1, beta=1.0, learning_rate=1e-3),
-}
-
-
-def loss_terms(vae: nn.Module, x: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """(loss, distortion, rate) of `x`, float (B, 3, H, W) in [0, 1]: means over the batch, in nats per image."""
+def loss_terms(vae: nn.Module, x: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:
+    """(distortion, rate) of `x`, float (B, 3, H, W) in [0, 1]: means over the batch, in nats per image."""
     logits, posterior = vae(x)
     if config.likelihood == "bernoulli":
         distortion = bernoulli_nll(logits, x).mean()
     else:
         distortion = gaussian_nll(logits, x, config.sigma).mean()
-    rate = kl_divergence(posterior).mean()
-    return distortion + config.beta * rate, distortion, rate
+    return distortion, kl_divergence(posterior).mean()
 
 
 @dataclass
 class TrainingRun:
     """A model in training: `history` holds one dict per finished epoch; `resume()` goes on from there.
 
-    Keys of a history entry: epoch, loss, distortion, rate (training means, nats per image), faces_per_second, and with
-    test faces test_loss, test_distortion, test_rate (nats) and test_psnr (dB, posterior mean).
+    `model` is what to use: the average of the weights where the config asks for one, else `vae` itself. Keys of a
+    history entry: epoch, loss, distortion, rate (training means, nats per image), faces_per_second, and with test faces
+    test_loss, test_distortion, test_rate (nats) and test_psnr (dB, posterior mean).
     """
 
     vae: nn.Module
@@ -105,101 +58,158 @@ class TrainingRun:
     test: Faces | None = None
     folder: Path | None = None
     on_epoch: Callable[["TrainingRun"], None] | None = None
+    device: torch.device | str | None = None
+    trackers: Sequence[str] = ()
     history: list[dict[str, float]] = field(default_factory=list)
 
     def __post_init__(self):
-        self.device = next(self.vae.parameters()).device
+        self.accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),  # else it overlooks that there are several processes
+            mixed_precision="no",
+            log_with=list(self.trackers) or None,
+            project_dir=self.folder,
+        )
+        self.processes = self.accelerator.num_processes
+        if self.config.batch_size % self.processes:
+            raise ValueError(
+                f"got batch_size={self.config.batch_size}, expected a multiple of the {self.processes} processes"
+            )
+        self.device = torch.device(self.device or self.accelerator.device)
         self.vae.to(memory_format=torch.channels_last)  # the layout that convolutions are fastest in
         self.optimizer = torch.optim.Adam(self.vae.parameters(), lr=self.config.learning_rate, fused=True)
         self.dtype = _compute_dtype(self.config.precision, self.device)
         self.loss_terms = torch.compile(loss_terms) if self.config.compile else loss_terms
+        mean = get_ema_multi_avg_fn(self.config.ema)
+        self.average = AveragedModel(self.vae, multi_avg_fn=mean, use_buffers=True) if self.config.ema else None
+
+    @property
+    def model(self) -> nn.Module:
+        return self.average.module if self.average else self.vae
 
     def resume(self, epochs: int | None = None) -> "TrainingRun":
         """Train until `epochs` epochs (default: the config's) are done in all, and save after each. Returns itself."""
         if epochs is not None:
             self.config = replace(self.config, epochs=epochs)
-        images = torch.from_numpy(np.array(self.faces.images)).to(self.device)
-        batches = max(1, len(images) // self.config.batch_size)
-        with tqdm(total=self.config.epochs * batches, initial=len(self.history) * batches, unit="step") as bar:
-            while len(self.history) < self.config.epochs:
-                self.history.append(self._train_epoch(images, bar) | self._test())
-                self._check_finite()
-                if self.folder:
-                    self._save()
-                if self.on_epoch:
-                    self.on_epoch(self)
+        home = next(self.vae.parameters()).device
+        self._move(self.device)
+        network = self.accelerator.prepare(self.vae) if self.processes > 1 else self.vae
+        if self.trackers:
+            self.accelerator.init_trackers("vaelib", asdict(self.config))
+        try:
+            self._train(network)
+        finally:
+            self.accelerator.end_training()
+            self._move(home)
         self.vae.eval()
         return self
 
-    def _train_epoch(self, images: Tensor, bar: tqdm) -> dict[str, float]:
+    def _move(self, device: torch.device) -> None:
+        self.vae.to(device)
+        if self.average:
+            self.average.to(device)
+
+    def _train(self, network: nn.Module) -> None:
+        images = _near(self.device, self.faces.images)
+        steps = max(1, len(images) // self.config.batch_size)
+        done, main = len(self.history), self.accelerator.is_main_process
+        with tqdm(total=self.config.epochs * steps, initial=done * steps, unit="step", disable=not main) as bar:
+            while len(self.history) < self.config.epochs:
+                entry = self._train_epoch(network, images, bar)
+                self.history.append(entry | self._test())
+                self.accelerator.log(self.history[-1], step=len(self.history))
+                if main and self.folder:
+                    self._save()
+                if main and self.on_epoch:
+                    self.on_epoch(self)
+                self.accelerator.wait_for_everyone()
+
+    def _train_epoch(self, network: nn.Module, images: Tensor, bar: tqdm) -> dict[str, float]:
         epoch, started = len(self.history) + 1, time.perf_counter()
         bar.set_description(f"epoch {epoch}/{self.config.epochs}")
-        self.vae.train()
-        sums = torch.zeros(3, device=self.device)
+        network.train()
+        process, beta = self.accelerator.process_index, self.config.beta_in(epoch)
         # All that is random in an epoch follows from the seed and its number, so a resumed run repeats it exactly.
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed * 1_000_003 + epoch)
             batches = _batches(len(images), self.config.batch_size)
-            for rows in batches:
-                x = to_float(images[rows.to(self.device)])
+            if process:  # one order of the faces for all processes, but other flips and other noise for each
+                torch.manual_seed(self.config.seed * 1_000_003 + epoch + process * 1_000_000_007)
+            terms = torch.zeros(len(batches), 2, device=self.device)
+            for step, rows in enumerate(batches):
+                x = _take(images, rows[process :: self.processes], self.device)
                 if self.config.flip:
                     x = _flip_half(x)
-                sums += self._step(x)
+                terms[step] = self._step(network, x, beta)
                 bar.update()
-        loss, distortion, rate = (sums / len(batches)).tolist()
+                if step % CHECK_EVERY == CHECK_EVERY - 1:
+                    self._check_sanity(epoch, terms[: step + 1])
+            self._check_sanity(epoch, terms, self.vae.state_dict())
+        distortion, rate = self.accelerator.reduce(terms.mean(0), "mean").tolist()
+        loss = distortion + beta * rate
         bar.set_postfix(loss=f"{loss:.0f}", rate=f"{rate:.0f}")
-        seen = sum(len(rows) for rows in batches)
         return {
             "epoch": epoch,
             "loss": loss,
             "distortion": distortion,
             "rate": rate,
-            "faces_per_second": seen / (time.perf_counter() - started),
+            "faces_per_second": sum(map(len, batches)) / (time.perf_counter() - started),
         }
 
-    def _step(self, x: Tensor) -> Tensor:
+    def _step(self, network: nn.Module, x: Tensor, beta: float) -> Tensor:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            loss, distortion, rate = self.loss_terms(self.vae, x, self.config)
+            distortion, rate = self.loss_terms(network, x, self.config)
         self.optimizer.zero_grad()
-        loss.backward()
+        (distortion + beta * rate).backward()
+        if self.config.clip_norm:
+            nn.utils.clip_grad_norm_(self.vae.parameters(), self.config.clip_norm)
         self.optimizer.step()
-        return torch.stack([loss, distortion, rate]).detach()
+        if self.average:
+            self.average.update_parameters(self.vae)
+        return torch.stack([distortion, rate]).detach()
 
-    @torch.inference_mode()
     def _test(self) -> dict[str, float]:
         if self.test is None:
             return {}
-        self.vae.eval()
-        sums = torch.zeros(4, device=self.device)
-        with torch.random.fork_rng():
+        sums = torch.zeros(3, device=self.device)
+        with torch.random.fork_rng(), inference(self.model):
             torch.manual_seed(self.config.seed)
             for start in range(0, len(self.test), self.config.batch_size):
                 x = self.test.batch(slice(start, start + self.config.batch_size)).to(self.device)
-                terms = torch.stack(loss_terms(self.vae, x, self.config)) * len(x)
-                scores = psnr(self.vae.decode(self.vae.encode(x).mean), x).sum()
-                sums += torch.cat([terms, scores[None]])
-        names = ("test_loss", "test_distortion", "test_rate", "test_psnr")
-        return dict(zip(names, (sums / len(self.test)).tolist(), strict=True))
+                scores = psnr(self.model.decode(self.model.encode(x).mean), x).mean()
+                sums += torch.stack([*loss_terms(self.model, x, self.config), scores]) * len(x)
+        distortion, rate, score = (sums / len(self.test)).tolist()
+        loss = distortion + self.config.beta * rate
+        return {"test_loss": loss, "test_distortion": distortion, "test_rate": rate, "test_psnr": score}
 
-    def _check_finite(self) -> None:
-        # The weights too: a last step that ruins them shows in no loss yet, and must not reach the checkpoint.
-        last, weights = self.history[-1], self.vae.state_dict().values()
-        if math.isfinite(last["loss"]) and all(value.isfinite().all() for value in weights):
+    def _check_sanity(self, epoch: int, terms: Tensor, weights: dict[str, Tensor] | None = None) -> None:
+        """Stop where distortion or rate is no number, or beyond all reason, or where the weights are lost.
+
+        A step that ruins the weights shows in no loss yet, and must not reach the checkpoint.
+        """
+        pixel_values = self.faces.images[0].size
+        wild = (~(terms.abs() < 1000 * pixel_values * math.log(256))).any(1).nonzero()
+        lost = [name for name, value in (weights or {}).items() if not value.isfinite().all()]
+        if not len(wild) and not lost:
             return
+        step = int(wild[0]) if len(wild) else len(terms) - 1
+        distortion, rate = terms[step].tolist()
         saved = self.folder and (self.folder / CHECKPOINT).exists()
         raise FloatingPointError(
-            f"training diverged in epoch {last['epoch']}: the loss is {last['loss']} (distortion {last['distortion']}, "
-            f"rate {last['rate']}). A smaller learning_rate than {self.config.learning_rate} may help."
+            f"training diverged in epoch {epoch}, step {step + 1}: distortion {distortion:.4g}, rate {rate:.4g} nats"
+            + (f", no finite numbers in {', '.join(lost[:3])}" if lost else "")
+            + f". A smaller learning_rate than {self.config.learning_rate} may help, or clip_norm=1000."
             + (f" The last good state is in {self.folder / CHECKPOINT}." if saved else "")
         )
 
     def _save(self) -> None:
-        state = {f"model.{key}": value.contiguous() for key, value in self.vae.state_dict().items()}
+        state = {f"model.{key}": value for key, value in self.vae.state_dict().items()}
+        if self.average:
+            state |= {f"average.{key}": value for key, value in self.average.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
-            state |= {f"optimizer.{index}.{key}": value.contiguous() for key, value in moments.items()}
+            state |= {f"optimizer.{index}.{key}": value for key, value in moments.items()}
         metadata = {"history": json.dumps(self.history), "config": json.dumps(asdict(self.config))}
         with atomic_file(self.folder / CHECKPOINT) as part:
-            save_file(state, part, metadata)
+            save_file({key: value.contiguous() for key, value in state.items()}, part, metadata)
         with atomic_file(self.folder / "history.json") as part:
             part.write_text(json.dumps(self.history, indent=1))
 
@@ -213,22 +223,31 @@ class TrainingRun:
                 metadata = file.metadata()
         except Exception as error:
             raise ValueError(f"{path} can't be read ({error}); it is damaged or no checkpoint of vaelib") from error
-        model = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
         try:
-            self.vae.load_state_dict(model)
+            self.vae.load_state_dict(_part_of(state, "model."))
+            if self.average:
+                self.average.load_state_dict(_part_of(state, "average."))
         except RuntimeError as error:
             raise ValueError(
-                f"{path} does not fit this {type(self.vae).__name__}: it belongs to another network or other widths"
+                f"{path} does not fit this {type(self.vae).__name__}: it belongs to another network, other widths, or "
+                "a run with or without ema"
             ) from error
         moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in state.items():
-            if key.startswith("optimizer."):
-                _, index, name = key.split(".")
-                if value.ndim == 4:  # fused Adam walks through memory: moments must lie as their weights do
-                    value = value.to(memory_format=torch.channels_last)
-                moments.setdefault(int(index), {})[name] = value
+        for key, value in _part_of(state, "optimizer.").items():
+            index, name = key.split(".")
+            if value.ndim == 4:  # fused Adam walks through memory: moments must lie as their weights do
+                value = value.to(memory_format=torch.channels_last)
+            moments.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         self.history = json.loads(metadata["history"])
+        before = json.loads(metadata["config"])
+        changed = [
+            f"{name} {before.get(name)} -> {value}"
+            for name, value in asdict(self.config).items()
+            if name not in ("epochs", "compile") and before.get(name) != value
+        ]
+        if changed:
+            warnings.warn(f"going on with other settings than before: {', '.join(changed)}", stacklevel=3)
 
 
 def train(
@@ -240,17 +259,24 @@ def train(
     folder: str | Path | None = None,
     resume: bool = False,
     on_epoch: Callable[[TrainingRun], None] | None = None,
+    device: str | None = None,
+    trackers: Sequence[str] = (),
 ) -> TrainingRun:
-    """Train `vae` on `faces` where it is (move it to a GPU first to train there), and return the run.
+    """Train `vae` on `faces` and return the run.
+
+    It trains on `device` ("cpu", "cuda", "mps"; default: the best there is) and comes back to where it was. Started
+    by `torchrun` or accelerate's `notebook_launcher`, each process trains on its share of every batch.
 
     `test` faces are scored after each epoch. With a `folder`, each epoch writes a checkpoint and the history there,
-    and `resume=True` goes on from it: the same weights as without the break, bit for bit on one machine.
-    `on_epoch(run)` is called after each epoch.
+    and `resume=True` goes on from it: on a CPU the same weights as without the break, bit for bit. `on_epoch(run)` is
+    called after each epoch. `trackers` are names that accelerate knows, such as "tensorboard" or "wandb": they get
+    every history entry.
 
     Raises `FileExistsError` if `folder` holds a checkpoint and `resume` is False, `FileNotFoundError` if there is none
     to resume, `ValueError` if it does not fit, `FloatingPointError` if the loss stops being finite.
     """
-    run = TrainingRun(vae, faces, config or TrainConfig(), test, Path(folder) if folder else None, on_epoch)
+    folder = Path(folder) if folder else None
+    run = TrainingRun(vae, faces, config or TrainConfig(), test, folder, on_epoch, device, trackers)
     if resume and not run.folder:
         raise ValueError("got resume=True without a folder, expected the folder that the run was saved in")
     vae.latent_shape(faces.images.shape[1])
@@ -269,6 +295,28 @@ def _batches(count: int, batch_size: int) -> list[Tensor]:
     """Row numbers in random order, cut into full batches; the few left over come up in another epoch."""
     batches = torch.randperm(count).split(batch_size)
     return list(batches[:-1] if len(batches) > 1 and len(batches[-1]) < batch_size else batches)
+
+
+def _near(device: torch.device, images: np.ndarray) -> Tensor:
+    """The pictures, still bytes: on the device where half of its free memory holds them, else where they are."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes
+        pictures = torch.from_numpy(images)
+    if device.type == "cuda" and images.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return pictures
+    return pictures.to(device)
+
+
+def _take(images: Tensor, rows: Tensor, device: torch.device) -> Tensor:
+    """The pictures at `rows` as float (B, 3, H, W) in [0, 1] on the device."""
+    batch = images[rows.to(images.device)]
+    if batch.device != device and device.type == "cuda":
+        batch = batch.pin_memory()  # so that the copy does not hold up the step before
+    return to_float(batch.to(device, non_blocking=True))
+
+
+def _part_of(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 def _flip_half(x: Tensor) -> Tensor:
