@@ -317,7 +317,8 @@ def _decode_all(
     """Yield chunks of (file, its pixels or the reason why there are none), in order, from picture `start` on."""
     chunks = _chunks(source.sizes, start)
     # Processes, since Pillow decodes one picture at a time in each. A few pictures are done before one has started.
-    parallel = Parallel(n_jobs=-1 if len(chunks) > 2 else 1, return_as="generator")
+    # Batches are ours: joblib's own would grow, and with them the memory.
+    parallel = Parallel(n_jobs=-1 if len(chunks) > 2 else 1, batch_size=1, return_as="generator")
     tasks = (delayed(_decode)([_read(source, i) for i in chunk], size, crop) for chunk in chunks)
     count = len(source.files)
     with tqdm(total=count, initial=start, desc="prepare", unit="picture", disable=not progress) as bar:
