@@ -38,9 +38,11 @@ notebooks: $(READY)
 images: $(READY)
 	$(BIN)/python images/make_images.py
 
-# How fast preparing, opening and drawing faces are. With Kaggle's archives:  make benchmark FACES=folder/with/both/zips
+# How fast faces are prepared, opened and drawn, and a training step. With Kaggle's archives:
+#     make benchmark FACES=folder/with/both/zips
 benchmark: $(READY)
 	$(BIN)/python tests/benchmarks/data.py $(if $(FACES),--faces $(FACES))
+	$(BIN)/python tests/benchmarks/training.py $(if $(FACES),--faces $(FACES)/animefacedataset.zip)
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache *.egg-info
