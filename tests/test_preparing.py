@@ -111,6 +111,19 @@ def test_more_pictures_than_one_chunk(tmp_path, empty_cache):
     np.testing.assert_array_equal(array[:, 0, 0, 0] + 256 * array[:, 0, 0, 1].astype(int), np.arange(1100))
 
 
+def test_files_that_repeat_one_are_read_but_not_decoded_again(tmp_path, empty_cache, monkeypatch):
+    decoded, decode_one = [], preparing._decode_one
+    monkeypatch.setattr(preparing, "_decode_one", lambda *a: decoded.append(a) or decode_one(*a))
+    monkeypatch.setattr(preparing, "CHUNK", 8)
+    files = {f"{i:03}.png": encoded(noise(i % 20)) for i in range(100)} | {f"x{i}.png": b"broken" for i in range(20)}
+    with joblib.parallel_config("sequential"):
+        report = prepare(write_zip(tmp_path / "many.zip", files), progress=False)
+    assert (report.read, report.kept, report.duplicates) == (100, 20, 80)
+    assert report.unreadable == [(f"x{i}.png", "not a picture") for i in sorted(range(20), key=str)]
+    assert len(decoded) < 60, "each of the 20 once, or twice where the first is still on its way"
+    np.testing.assert_array_equal(np.load(report.images_path), [to_face(noise(i), 64) for i in range(20)])
+
+
 # ------------------------------------------------------------------------------------------------ one picture
 
 

@@ -313,17 +313,30 @@ def _largest(families: np.ndarray) -> int:
 
 def _decode_all(
     source: Source, start: int, size: int, crop: float, progress: bool
-) -> Iterator[list[tuple[str, bytes | str]]]:
-    """Yield chunks of (file, its pixels or the reason why there are none), in order, from picture `start` on."""
-    chunks = _chunks(source.sizes, start)
+) -> Iterator[list[tuple[str, bytes | str | None]]]:
+    """Yield chunks in order, from picture `start` on: (file, its pixels), or the reason why there are none, or None.
+
+    None stands for a file that repeats, byte for byte, one that was decoded: a fifth of the anime files.
+    """
+    chunks, decoded = _chunks(source.sizes, start), set()
+    fingerprints: dict[range, list[bytes | None]] = {}
+
+    def contents(chunk: range) -> list[bytes | str | None]:
+        files = [_read(source, i) for i in chunk]
+        marks = [_fingerprint(file) if isinstance(file, bytes) else None for file in files]
+        fingerprints[chunk] = marks
+        return [None if mark in decoded else file for mark, file in zip(marks, files, strict=True)]
+
     # Processes, since Pillow decodes one picture at a time in each. A few pictures are done before one has started.
     # Batches are ours: joblib's own would grow, and with them the memory.
     parallel = Parallel(n_jobs=-1 if len(chunks) > 2 else 1, batch_size=1, return_as="generator")
-    tasks = (delayed(_decode)([_read(source, i) for i in chunk], size, crop) for chunk in chunks)
+    tasks = (delayed(_decode)(contents(chunk), size, crop) for chunk in chunks)
     count = len(source.files)
     with tqdm(total=count, initial=start, desc="prepare", unit="picture", disable=not progress) as bar:
         try:
             for chunk, results in zip(chunks, parallel(tasks), strict=True):
+                marks = fingerprints.pop(chunk)
+                decoded |= {mark for mark, result in zip(marks, results, strict=True) if isinstance(result, bytes)}
                 yield [(source.files[i], result) for i, result in zip(chunk, results, strict=True)]
                 bar.update(len(chunk))
         except BrokenProcessPool as error:
@@ -353,7 +366,11 @@ def _read(source: Source, i: int) -> bytes | str:
         return str(error) or type(error).__name__
 
 
-def _decode(contents: list[bytes | str], size: int, crop: float) -> list[bytes | str]:
+def _fingerprint(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def _decode(contents: list[bytes | str | None], size: int, crop: float) -> list[bytes | str | None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd files: those that matter become reasons
         return [_decode_one(content, size, crop) if isinstance(content, bytes) else content for content in contents]
@@ -401,7 +418,7 @@ class _Part:
     def kept(self) -> int:
         return len(self.seen)
 
-    def append(self, results: list[tuple[str, bytes | str]]) -> None:
+    def append(self, results: list[tuple[str, bytes | str | None]]) -> None:
         self.files += len(results)
         self.unreadable += [(file, reason) for file, reason in results if isinstance(reason, str)]
         with open(self.array, "ab") as file:
@@ -430,7 +447,7 @@ class _Part:
         """Take note of the faces that were not seen before, and return their pixels."""
         before, new = self.kept, []
         for face in faces:
-            fingerprint = hashlib.blake2b(face, digest_size=16).digest()
+            fingerprint = _fingerprint(face)
             if fingerprint not in self.seen:
                 self.seen.add(fingerprint)
                 new.append(face)
