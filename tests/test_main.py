@@ -9,7 +9,7 @@ import torch
 import yaml
 from PIL import Image
 
-from vaelib.__main__ import AROUND, CONFIG_HELP, main
+from vaelib.__main__ import CONFIG_HELP, RUN_SETTINGS, main
 from vaelib.pretrained import load_pretrained
 from vaelib.recipes import RECIPES, TrainConfig
 
@@ -129,7 +129,7 @@ def test_the_settings_of_a_run_repeat_it(tmp_path, told):
     assert (once / "train.yaml").read_bytes() == (again / "train.yaml").read_bytes()
     assert (once / "model.safetensors").read_bytes() == (again / "model.safetensors").read_bytes()
     settings = yaml.safe_load((once / "train.yaml").read_text())
-    assert settings.keys() == {*AROUND, *vars(TrainConfig())} - {"folder"}
+    assert settings.keys() == {*RUN_SETTINGS, *vars(TrainConfig())} - {"folder"}
     assert settings["recipe"] == "gaussian" and settings["sigma"] == 0.1 and settings["beta"] == 0.7
 
 
@@ -237,6 +237,6 @@ def test_every_setting_is_a_flag_with_a_line_of_help(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    for name in [*AROUND, *vars(TrainConfig())]:
+    for name in [*RUN_SETTINGS, *vars(TrainConfig())]:
         assert sum(line.startswith(f"--{name.replace('_', '-')}") for line in lines) == 1, name
     assert CONFIG_HELP.keys() == vars(TrainConfig()).keys(), "a field of TrainConfig without help, or help without one"

@@ -326,12 +326,16 @@ print(json.dumps([run.accelerator.process_index, run.processes, weights, run.his
 """
 
 
-def run_processes(count: int, folder: Path) -> list:
+def start_processes(count: int, folder: Path, code: str = TWO_PROCESSES) -> subprocess.CompletedProcess:
     script = folder / "script.py"
-    script.write_text(TWO_PROCESSES)
+    script.write_text(code)
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
     command = [sys.executable, *(launch if count > 1 else []), str(script), str(folder / f"run-{count}")]
-    done = subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def run_processes(count: int, folder: Path) -> list:
+    done = start_processes(count, folder)
     assert done.returncode == 0, done.stderr
     return sorted((json.loads(line) for line in done.stdout.splitlines()), key=lambda said: said[0])
 
@@ -349,10 +353,7 @@ def test_two_processes_learn_as_one_does(tmp_path):
 
 
 def test_a_batch_that_the_processes_cannot_share(tmp_path):
-    (tmp_path / "script.py").write_text(TWO_PROCESSES.replace("batch_size=64", "batch_size=63"))
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [sys.executable, *launch, str(tmp_path / "script.py"), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = start_processes(2, tmp_path, TWO_PROCESSES.replace("batch_size=64", "batch_size=63"))
     assert "got batch_size=63, expected a multiple of the 2 processes" in done.stderr
 
 

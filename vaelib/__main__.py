@@ -15,7 +15,7 @@ from vaelib.storage import atomic_file, cache_folder
 
 # What `train` can be told, by a flag or in a file: these, with their defaults ("" where the help says it in words),
 # and every field of TrainConfig.
-AROUND = {
+RUN_SETTINGS = {
     "recipe": ("anime-vae", "loss and optimiser: a published one, or gaussian: σ 0.1, β 1 (default: anime-vae)"),
     "model": ("conv", "network: fully convolutional or dense latent (default: the recipe's own)"),
     "base_channels": (20, "width of the conv network (default: 20)"),
@@ -106,11 +106,11 @@ def _add_train_flags(train: argparse.ArgumentParser) -> None:
     )
     train.add_argument("--config", type=Path, metavar="FILE", help="YAML with any of the settings below")
     train.add_argument("--resume", action="store_true", help="go on with the run in that folder")
-    around = train.add_argument_group("settings", "A flag goes before the file of --config, that before the recipe.")
+    of_run = train.add_argument_group("settings", "A flag goes before the file of --config, that before the recipe.")
     of_config = train.add_argument_group("settings of loss and optimiser", "Their defaults are the recipe's.")
     defaults, choices = _defaults_and_choices()
     for name, default in defaults.items():
-        group, text = (around, AROUND[name][1]) if name in AROUND else (of_config, CONFIG_HELP.get(name))
+        group, text = (of_run, RUN_SETTINGS[name][1]) if name in RUN_SETTINGS else (of_config, CONFIG_HELP.get(name))
         if isinstance(default, bool):
             how = {"action": argparse.BooleanOptionalAction}
         else:
@@ -120,7 +120,7 @@ def _add_train_flags(train: argparse.ArgumentParser) -> None:
 
 
 def _defaults_and_choices() -> tuple[dict, dict[str, tuple[str, ...]]]:
-    defaults = {name: default for name, (default, _) in AROUND.items()} | vars(TrainConfig())
+    defaults = {name: default for name, (default, _) in RUN_SETTINGS.items()} | vars(TrainConfig())
     return defaults, {"recipe": tuple(RECIPES), "model": ("conv", "dense")}
 
 

@@ -78,7 +78,9 @@ def _pairs(points: np.ndarray, near: float) -> np.ndarray:
     sample = points[np.random.default_rng(0).permutation(len(points))[:500]]
     expected = tree.count_neighbors(KDTree(sample), radius) / len(sample) * len(points) / 2
     if expected > MAX_PAIRS:
-        raise TooAlike(f"got {len(points):,} pictures so alike that near={near} joins some {expected:,.0f} pairs")
+        raise TooAlike(
+            f"got {len(points):,} pictures so alike that near={near} joins some {expected:,.0f} pairs: use near=0"
+        )
     return tree.query_pairs(radius, output_type="ndarray")
 
 

@@ -61,7 +61,7 @@ LAYOUTS = {
 class Report:
     """What `prepare` made of a source; it is also the manifest of the prepared set.
 
-    `read` pictures could be decoded; `kept` of them are distinct, the rest `duplicates`; those kept make up `families`
+    `read` pictures could be decoded; `kept` of them are distinct, the rest `duplicates`. Those kept make up `families`
     of pictures nearer than `near`, the largest of `largest_family` members. `alike` above 0 says that so many would
     have been one family, and near copies were let be. `unreadable` lists (file, reason) of pictures passed over, and
     `others` counts the files that are no pictures by name. `images_path` is the array, uint8 (kept, size, size, 3),
@@ -77,13 +77,16 @@ class Report:
     near: float
     read: int
     kept: int
-    duplicates: int
     families: int
     largest_family: int
     alike: int
     others: int
     unreadable: list[tuple[str, str]]
     folder: Path
+
+    @property
+    def duplicates(self) -> int:
+        return self.read - self.kept
 
     @property
     def images_path(self) -> Path:
@@ -190,7 +193,6 @@ def prepare(
             near=near,
             read=part.read,
             kept=part.kept,
-            duplicates=part.read - part.kept,
             families=int(families.max()) + 1,
             largest_family=_largest(families),
             alike=alike,
