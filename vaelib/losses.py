@@ -7,6 +7,7 @@ Every function returns one number per picture, shape (B,): sums over dimensions,
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -43,3 +44,15 @@ def gaussian_nll(logits: Tensor, x: Tensor, sigma: float) -> Tensor:
         raise ValueError(f"got sigma={sigma}, expected a positive standard deviation on the [0, 1] pixel scale")
     squared = (x - logits.sigmoid()).square() / (2 * sigma**2)
     return (squared + 0.5 * math.log(2 * math.pi * sigma**2)).flatten(1).sum(1)
+
+
+def optimal_gaussian_nll(logits: Tensor, x: Tensor) -> Tensor:
+    """`gaussian_nll` at the σ that makes it smallest over this batch: σ² is the mean squared error. Nats (B,).
+
+    σ needs no gradient of its own: at its optimum the derivative by σ is 0. σ stays at or above 0.001, the error of
+    rounding to 8 bits. Source: Rybkin, Daniilidis & Levine 2021, Simple and effective VAE training with calibrated
+    decoders.
+    """
+    squared = (x - logits.sigmoid()).square()
+    variance = squared.detach().mean().clamp(min=1e-6)
+    return (squared / (2 * variance) + 0.5 * torch.log(2 * math.pi * variance)).flatten(1).sum(1)

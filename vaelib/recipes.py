@@ -9,8 +9,9 @@ class TrainConfig:
     """How to train. The defaults are the published recipe of *Anime VAE*, in nats per image.
 
     The loss is distortion + `beta` · rate, minimised by Adam over batches of `batch_size` faces, all processes
-    together. `likelihood` is "bernoulli" or "gaussian"; `sigma` is the Gaussian's standard deviation on the [0, 1]
-    pixel scale. Over the first `warmup` epochs β rises from 0 in equal steps. `flip` mirrors half of the pictures,
+    together. `likelihood` is "bernoulli", "gaussian" (`sigma` is its standard deviation on the [0, 1] pixel scale) or
+    "optimal-gaussian" (σ follows from each batch). `schedule` is "constant", or "cosine": the learning rate falls to 0
+    over the run along half a wave. Over the first `warmup` epochs β rises from 0 in equal steps. `flip` mirrors half of the pictures,
     drawn anew each epoch. `clip_norm` above 0 bounds the norm of the gradient. `ema` above 0, such as 0.999, keeps an
     exponential moving average of the weights, which is then what is tested (`run.model`). `precision` is
     "float32", "bfloat16", or "auto": bfloat16 where the hardware computes in it. `compile` spends a minute on
@@ -20,6 +21,7 @@ class TrainConfig:
     epochs: int = 200
     batch_size: int = 256
     learning_rate: float = 5e-4
+    schedule: str = "constant"
     likelihood: str = "bernoulli"
     sigma: float = 0.1
     beta: float = 0.24
@@ -41,11 +43,17 @@ class TrainConfig:
         if not 0 <= self.ema < 1:
             raise ValueError(f"got ema={self.ema}, expected 0 for none, or a decay below 1 such as 0.999")
         for name, choices in {
-            "likelihood": ("bernoulli", "gaussian"),
+            "likelihood": ("bernoulli", "gaussian", "optimal-gaussian"),
+            "schedule": ("constant", "cosine"),
             "precision": ("auto", "float32", "bfloat16"),
         }.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"got {name}={getattr(self, name)!r}, expected one of {', '.join(choices)}")
+
+    def learning_rate_at(self, progress: float) -> float:
+        """The learning rate when `progress` of the run is done: 0 at its start, 1 at its end."""
+        falling = 0.5 * (1 + math.cos(math.pi * progress))
+        return self.learning_rate * (falling if self.schedule == "cosine" else 1)
 
     def beta_in(self, epoch: int) -> float:
         """β in an epoch, counted from 1: it rises during the warm-up."""

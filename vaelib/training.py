@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from vaelib.faces import Faces, to_float
-from vaelib.losses import bernoulli_nll, gaussian_nll, kl_divergence
+from vaelib.losses import bernoulli_nll, gaussian_nll, kl_divergence, optimal_gaussian_nll
 from vaelib.metrics import psnr
 from vaelib.model import inference
 from vaelib.recipes import TrainConfig
@@ -37,10 +37,12 @@ def loss_terms(vae: nn.Module, x: Tensor, config: TrainConfig) -> tuple[Tensor, 
     """(distortion, rate) of `x`, float (B, 3, H, W) in [0, 1]: means over the batch, in nats per image."""
     logits, posterior = vae(x)
     if config.likelihood == "bernoulli":
-        distortion = bernoulli_nll(logits, x).mean()
+        distortion = bernoulli_nll(logits, x)
+    elif config.likelihood == "gaussian":
+        distortion = gaussian_nll(logits, x, config.sigma)
     else:
-        distortion = gaussian_nll(logits, x, config.sigma).mean()
-    return distortion, kl_divergence(posterior).mean()
+        distortion = optimal_gaussian_nll(logits, x)
+    return distortion.mean(), kl_divergence(posterior).mean()
 
 
 @dataclass
@@ -139,6 +141,9 @@ class TrainingRun:
                 x = _take(images, rows[process :: self.processes], self.device)
                 if self.config.flip:
                     x = _flip_half(x)
+                progress = (epoch - 1 + step / len(batches)) / self.config.epochs
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.config.learning_rate_at(progress)
                 terms[step] = self._step(network, x, beta)
                 bar.update()
                 if step % CHECK_EVERY == CHECK_EVERY - 1:
