@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import median
 
 import nbformat
+from nbclient import NotebookClient
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
@@ -85,3 +86,21 @@ def test_few_cells_may_print_something_else_each_time():
         if "nbval-ignore-output" in cell.metadata.get("tags", [])
     ]
     assert len(tagged) <= 10, tagged
+
+
+def test_lesson_04_trains_in_two_processes_from_a_notebook(tmp_path):
+    texts = [cell.source for cell in read(FOLDER / "04_training.ipynb").cells if "notebook_launcher" in cell.source]
+    code = re.search(r"```python\n(.*?)```", texts[0], re.DOTALL)[1]
+    for full, small in {
+        'load_faces("anime")': 'load_faces("drawn-anime", 32, 128)',
+        "vaelib.VAE()": "vaelib.VAE(base_channels=2, latent_channels=4)",
+        "epochs=200": "epochs=1, batch_size=32",
+        "    vaelib.train(": "    run = vaelib.train(",
+        'folder="runs/anime")': 'folder="runs/anime")\n    open(f"rank-{run.accelerator.process_index}", "x")',
+    }.items():
+        assert full in code
+        code = code.replace(full, small)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    NotebookClient(notebook, timeout=200, resources={"metadata": {"path": tmp_path}}).execute()
+    assert sorted(path.name for path in tmp_path.glob("rank-*")) == ["rank-0", "rank-1"]
+    assert (tmp_path / "runs" / "anime" / "checkpoint.safetensors").exists()
