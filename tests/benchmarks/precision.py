@@ -38,7 +38,8 @@ def main() -> None:
     faces = load_faces(options.faces, verbose=False)
     training, test = faces.select(range(min(options.count, len(faces)))).split()
     config = replace(RECIPES["gaussian"], epochs=options.epochs, batch_size=options.batch_size)
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores, {platform.machine()}"
+    cores = f"{os.cpu_count()} cores, {platform.machine()}"
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else cores
     print(f"{name}, torch {torch.__version__}, {datetime.date.today()}, {len(training):,} {faces.name} faces, ", end="")
     print(f"{options.epochs} epochs, batch {options.batch_size}, base_channels {options.base_channels}\n")
     print("| way | seed | held-out loss, nats | PSNR, dB |\n| --- | --- | --- | --- |")
