@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import distributions
 
-from vaelib.losses import bernoulli_nll, gaussian_nll, kl_divergence, kl_per_dimension
+from vaelib.losses import bernoulli_nll, gaussian_nll, kl_divergence, kl_per_dimension, optimal_gaussian_nll
 from vaelib.model import Posterior
 from vaelib.recipes import RECIPES
 from vaelib.training import loss_terms
@@ -117,6 +117,31 @@ def test_gaussian_nll_wants_a_positive_sigma(sigma):
     logits, x = random_pictures(1, 3, 4, 4)
     with pytest.raises(ValueError, match=r"got sigma=.*, expected a positive standard deviation on the \[0, 1\]"):
         gaussian_nll(logits, x, sigma)
+
+
+def test_optimal_gaussian_nll_takes_the_error_of_the_batch_as_sigma():
+    logits, x = random_pictures(4, 3, 8, 8)
+    rmse = (x - logits.sigmoid()).square().mean().sqrt().item()
+    torch.testing.assert_close(optimal_gaussian_nll(logits, x), gaussian_nll(logits, x, rmse))
+    for sigma in (0.98 * rmse, 1.02 * rmse):
+        assert optimal_gaussian_nll(logits, x).mean() < gaussian_nll(logits, x, sigma).mean()
+
+
+def test_the_gradient_of_optimal_gaussian_nll_is_that_of_the_logarithm_of_the_error():
+    """Per picture of D pixel values D/2 · log(mean squared error), although σ is held still."""
+    logits, x = random_pictures(4, 3, 8, 8)
+    logits.requires_grad_()
+    logarithm = 3 * 8 * 8 / 2 * (x - logits.sigmoid()).square().mean().log()
+    (expected,) = torch.autograd.grad(logarithm, logits)
+    (gradient,) = torch.autograd.grad(optimal_gaussian_nll(logits, x).mean(), logits)
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_the_sigma_of_optimal_gaussian_nll_stays_above_a_thousandth():
+    _, x = random_pictures(4, 3, 8, 8)
+    for error in (0, 1e-4):
+        logits = (x + error).clamp(1e-9, 1 - 1e-9).logit()
+        torch.testing.assert_close(optimal_gaussian_nll(logits, x), gaussian_nll(logits, x, 0.001))
 
 
 def test_each_picture_counts_by_itself():

@@ -9,7 +9,7 @@ import torch
 import yaml
 from PIL import Image
 
-from vaelib.__main__ import CONFIG_HELP, RUN_SETTINGS, main
+from vaelib.__main__ import CONFIG_HELP, RUN_SETTINGS, _describe_recipe, _parser, _settings, main
 from vaelib.pretrained import load_pretrained
 from vaelib.recipes import RECIPES, TrainConfig
 
@@ -69,7 +69,8 @@ def test_drawn_faces_and_the_dense_network(tmp_path, capsys):
     assert main(["train", "drawn-cartoon", *arguments, "--folder", str(tmp_path)]) == 0
     assert "DenseVAE" in capsys.readouterr().out
     card = load_pretrained(tmp_path).card
-    assert (card["model"], card["recipe"], card["image_size"]) == ("DenseVAE", "vae-anime-cartoon", 32)
+    assert (card["model"], card["image_size"]) == ("DenseVAE", 32)
+    assert card["recipe"] == "vae-anime-cartoon, but epochs 1"
     assert (card["config"]["likelihood"], card["config"]["beta"]) == ("gaussian", 1.0)
 
 
@@ -113,11 +114,28 @@ def test_device_trackers_and_folder(told, empty_cache):
     assert keywords["device"] is None and not keywords["trackers"]
     assert keywords["folder"] == empty_cache / "runs" / "drawn-anime"
     _, _, keywords = told("--device", "cpu", "--track", "tensorboard,wandb", "--folder", "here")
-    assert (keywords["device"], list(keywords["trackers"])) == ("cpu", ["tensorboard", "wandb"])
+    assert (str(keywords["device"]), list(keywords["trackers"])) == ("cpu", ["tensorboard", "wandb"])
     assert keywords["folder"] == Path("here")
     _, _, keywords = told(file="device: cpu\ntrack: tensorboard, wandb\nfolder: there\n")
-    assert (keywords["device"], list(keywords["trackers"])) == ("cpu", ["tensorboard", "wandb"])
+    assert (str(keywords["device"]), list(keywords["trackers"])) == ("cpu", ["tensorboard", "wandb"])
     assert keywords["folder"] == Path("there")
+
+
+@pytest.mark.parametrize(
+    "flags, file, recipe",
+    [
+        ([], "", "anime-vae"),
+        (["--recipe", "vae-anime-cartoon", "--size", "128"], "", "vae-anime-cartoon"),
+        (["--recipe", "gaussian", "--beta", "0.5"], "", "gaussian, but beta 0.5"),
+        ([], "recipe: gaussian\nepochs: 3\nflip: false\n", "gaussian, but epochs 3, flip False"),
+        (["--recipe", "gaussian"], "likelihood: bernoulli\n", "gaussian, but likelihood bernoulli"),
+        (["--recipe", "vae-anime-cartoon", "--model", "conv"], "", "vae-anime-cartoon, but model conv"),
+    ],
+)
+def test_the_recipe_is_told_with_all_that_differs_from_it(tmp_path, flags, file, recipe):
+    (tmp_path / "my.yaml").write_text(file)
+    options = _parser().parse_args(["train", "anime", "--config", str(tmp_path / "my.yaml"), *flags])
+    assert _describe_recipe(_settings(options)) == recipe
 
 
 def test_the_settings_of_a_run_repeat_it(tmp_path, told):
@@ -128,6 +146,8 @@ def test_the_settings_of_a_run_repeat_it(tmp_path, told):
     assert main(["train", "drawn-anime", "--config", str(once / "train.yaml"), "--folder", str(again)]) == 0
     assert (once / "train.yaml").read_bytes() == (again / "train.yaml").read_bytes()
     assert (once / "model.safetensors").read_bytes() == (again / "model.safetensors").read_bytes()
+    recipe = "gaussian, but epochs 1, batch_size 16, learning_rate 1e-05, beta 0.7, flip False, seed 3"
+    assert load_pretrained(once).card["recipe"] == load_pretrained(again).card["recipe"] == recipe
     settings = yaml.safe_load((once / "train.yaml").read_text())
     assert settings.keys() == {*RUN_SETTINGS, *vars(TrainConfig())} - {"folder"}
     assert settings["recipe"] == "gaussian" and settings["sigma"] == 0.1 and settings["beta"] == 0.7
@@ -183,8 +203,11 @@ def test_a_bad_file_is_one_line_on_stderr(tmp_path, monkeypatch, capsys, text, m
         (["train", "drawn-anime", "--epochs", "0"], "got epochs=0, expected a positive number"),
         (["train", "drawn-anime", "--beta", "-1"], "got beta=-1.0, expected 0 or more"),
         (["train", "drawn-anime", "--precision", "float8"], "got precision='float8', expected one of auto, float32"),
-        (["train", "drawn-anime", "--device", "toaster"], "got device 'toaster'"),
-        (["train", "drawn-anime", "--count", "20", "--track", "paper", *SMALL], "paper"),
+        (["train", "drawn-anime", "--count", "2"], "got 1 faces to train on and batch_size=256, expected at least 2"),
+        (["train", "drawn-anime", "--base-channels", "0"], "got base_channels=0, expected at least 1"),
+        (["train", "drawn-anime", "--latent-channels", "0"], "got latent_channels=0, expected at least 1"),
+        (["train", "drawn-anime", "--device", "toaster"], "got device 'toaster', expected one that is here: cpu"),
+        (["train", "drawn-anime", "--count", "20", "--track", "paper", *SMALL], "got tracker 'paper', expected one"),
     ],
 )
 def test_bad_input_is_one_line_on_stderr(tmp_path, monkeypatch, capsys, empty_cache, arguments, message):

@@ -195,6 +195,19 @@ def test_the_dense_network_is_tied_to_its_size(dense_vae):
         DenseVAE(image_size=50)
 
 
+@pytest.mark.parametrize("width", ["image_channels", "base_channels", "latent_channels"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_a_network_without_channels(width, value):
+    with pytest.raises(ValueError, match=f"got {width}={value}, expected at least 1"):
+        VAE(**{width: value})
+
+
+@pytest.mark.parametrize("width", ["image_channels", "latent_dim"])
+def test_a_dense_network_without_channels(width):
+    with pytest.raises(ValueError, match=f"got {width}=0, expected at least 1"):
+        DenseVAE(image_size=32, **{width: 0})
+
+
 # ------------------------------------------------------------------------------------------------- save and load
 
 

@@ -73,6 +73,12 @@ def test_a_traversal_moves_one_axis_per_row(tiny_vae):
     torch.testing.assert_close(faces[0, 1], faces[2, 1])
 
 
+def test_a_traversal_of_more_axes_than_there_are(tiny_vae):
+    axes = PCAAxes(torch.zeros(8, 2, 2), torch.eye(32)[:4].reshape(4, 8, 2, 2), torch.ones(4), torch.ones(4) / 32)
+    with pytest.raises(ValueError, match="got rows=6, expected at most 4, one for each axis"):
+        traversal_grid(tiny_vae, axes)
+
+
 def test_show_faces_titles_each_block(x):
     figure = show_faces({"originals": x, "two of them": x[:2]})
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["originals", "two of them"]

@@ -18,7 +18,8 @@ from vaelib.recipes import RECIPES, TrainConfig
         ({"warmup": -1}, "got warmup=-1, expected 0 or more; in epochs"),
         ({"clip_norm": -1.0}, "got clip_norm=-1.0, expected 0 or more; 0 is none"),
         ({"ema": 1.0}, "got ema=1.0, expected 0 for none, or a decay below 1"),
-        ({"likelihood": "laplace"}, "got likelihood='laplace', expected one of bernoulli, gaussian"),
+        ({"likelihood": "laplace"}, "got likelihood='laplace', expected one of bernoulli, gaussian, optimal-gaussian"),
+        ({"schedule": "linear"}, "got schedule='linear', expected one of constant, cosine"),
         ({"precision": "float16"}, "got precision='float16', expected one of auto, float32, bfloat16"),
     ],
 )
@@ -39,3 +40,14 @@ def test_beta_rises_in_equal_steps_and_stays():
     config = TrainConfig(beta=1.0, warmup=3)
     assert [config.beta_in(epoch) for epoch in (1, 2, 3, 4, 5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert TrainConfig().beta_in(1) == TrainConfig().beta
+
+
+def test_a_cosine_schedule_falls_from_the_learning_rate_to_zero():
+    config = TrainConfig(learning_rate=0.8, schedule="cosine")
+    assert [config.learning_rate_at(progress) for progress in (0, 0.5, 1)] == pytest.approx([0.8, 0.4, 0])
+    assert config.learning_rate_at(0.25) == pytest.approx(0.4 * (1 + 2**-0.5))
+
+
+def test_a_constant_schedule_stays():
+    config = TrainConfig(learning_rate=0.8)
+    assert [config.learning_rate_at(progress) for progress in (0, 0.5, 1)] == [0.8, 0.8, 0.8]

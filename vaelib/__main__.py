@@ -180,7 +180,7 @@ def _train(options: argparse.Namespace) -> None:
 
     from vaelib.faces import load_faces
     from vaelib.model import VAE, DenseVAE
-    from vaelib.training import train
+    from vaelib.training import find_device, train
 
     settings = _settings(options)
     config = TrainConfig(**{field.name: settings[field.name] for field in fields(TrainConfig)})
@@ -191,11 +191,7 @@ def _train(options: argparse.Namespace) -> None:
     else:
         vae = VAE(base_channels=settings["base_channels"], latent_channels=settings["latent_channels"])
     vae.latent_shape(size)  # an unfit size or device should fail before faces are loaded
-    device = settings["device"] or None
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # what torch raises for an unknown or a missing one
-        raise ValueError(f"got device {device!r}, expected one that this computer has, such as cpu") from error
+    device = find_device(settings["device"]) if settings["device"] else None
 
     faces = load_faces(options.faces, size, settings["count"])
     faces, test = faces.split(test_fraction=min(0.1, 1000 / max(1, len(faces))))  # more than 1,000 would only cost time
@@ -223,9 +219,10 @@ def _train(options: argparse.Namespace) -> None:
         device=device,
         trackers=settings["track"].replace(",", " ").split(),
     )
+    run.accelerator.end_training()  # the processes part here
     if not run.accelerator.is_main_process:
         return
-    bundle = _write_bundle(run, settings["recipe"])
+    bundle = _write_bundle(run, _describe_recipe(settings))
     print(
         f"{bundle.card['scores']}\nlook at {folder}/*.png; to explore it, in a notebook:\n"
         f"    vaelib.LatentExplorer(vaelib.load_pretrained({str(folder)!r}))"
@@ -237,11 +234,21 @@ def _settings(options: argparse.Namespace) -> dict:
     defaults, _ = _defaults_and_choices()
     told = _read_settings(options.config) if options.config else {}
     told |= {name: value for name, value in vars(options).items() if name in defaults}
-    settings = defaults | told
+    return defaults | _recipe(defaults | told) | told
+
+
+def _recipe(settings: dict) -> dict:
+    """What the chosen recipe says, for faces of the chosen size."""
     recipe = vars(RECIPES[settings["recipe"]])
     if settings["recipe"] == "vae-anime-cartoon":  # 1000 · mean squared error is another σ at another size
         recipe = recipe | {"model": "dense", "sigma": math.sqrt(3 * settings["size"] ** 2 / 2000)}
-    return defaults | recipe | told
+    return recipe
+
+
+def _describe_recipe(settings: dict) -> str:
+    """The recipe's name and, where a flag or a file said otherwise, what: "gaussian, but epochs 3"."""
+    changed = [f"{name} {settings[name]}" for name, value in _recipe(settings).items() if settings[name] != value]
+    return settings["recipe"] + (f", but {', '.join(changed)}" if changed else "")
 
 
 def _write_look(run) -> None:

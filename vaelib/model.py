@@ -96,12 +96,14 @@ class VAE(
     """The fully convolutional VAE of *Anime VAE*: 17,089,539 parameters with the defaults.
 
     Pictures float (B, 3, H, W) in [0, 1], latents (B, 128, H/32, W/32); any H and W that 2**depth divides.
+    `ValueError` unless every width is at least 1.
     `save_pretrained` / `from_pretrained` / `push_to_hub` come from huggingface_hub (safetensors + config.json).
     Source: the layer table that *Anime VAE* publishes (wandb.ai/pierrotlc/animevae).
     """
 
     def __init__(self, image_channels: int = 3, base_channels: int = 20, depth: int = 5, latent_channels: int = 128):
         super().__init__()
+        _check_widths(image_channels=image_channels, base_channels=base_channels, latent_channels=latent_channels)
         self.image_channels, self.depth, self.latent_channels = image_channels, depth, latent_channels
         self.encoder = Encoder(image_channels, base_channels, depth, latent_channels)
         self.decoder = Decoder(image_channels, base_channels, depth, latent_channels)
@@ -180,6 +182,12 @@ class Upsample(nn.Sequential):
         )
 
 
+def _check_widths(**widths: int) -> None:
+    for name, width in widths.items():
+        if width < 1:
+            raise ValueError(f"got {name}={width}, expected at least 1")
+
+
 def _conv_block(c_in: int, c_out: int) -> nn.Sequential:
     # No bias before a batch norm: the norm subtracts it again.
     return nn.Sequential(
@@ -205,6 +213,7 @@ class DenseVAE(
         super().__init__()
         if image_size % 32 or image_size < 32:
             raise ValueError(f"got image_size={image_size}, expected a multiple of 32, such as 64, 128 or 256")
+        _check_widths(image_channels=image_channels, latent_dim=latent_dim)
         self.image_channels, self.image_size, self.latent_dim = image_channels, image_size, latent_dim
         before_head = 32 * (image_size // 16) ** 2
         start = image_size // 32

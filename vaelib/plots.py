@@ -77,7 +77,12 @@ def noise_grids(vae: nn.Module, image_size: int, count: int = 16, seed: int = 0)
 def traversal_grid(
     vae: nn.Module, axes: PCAAxes, rows: int = 6, values: Sequence[float] = (-3, -2, -1, 0, 1, 2, 3)
 ) -> Tensor:
-    """Faces (rows·len(values), 3, H, W): along each of the first `rows` axes from `values[0]` to `values[-1]` σ."""
+    """Faces (rows·len(values), 3, H, W): along each of the first `rows` axes from `values[0]` to `values[-1]` σ.
+
+    `ValueError` for more rows than there are axes.
+    """
+    if rows > len(axes):
+        raise ValueError(f"got rows={rows}, expected at most {len(axes)}, one for each axis")
     weights = torch.zeros(rows, len(values), len(axes))
     for row in range(rows):
         weights[row, :, row] = torch.tensor(values)

@@ -10,12 +10,13 @@ class TrainConfig:
 
     The loss is distortion + `beta` · rate, minimised by Adam over batches of `batch_size` faces, all processes
     together. `likelihood` is "bernoulli", "gaussian" (`sigma` is its standard deviation on the [0, 1] pixel scale) or
-    "optimal-gaussian" (σ follows from each batch). `schedule` is "constant", or "cosine": the learning rate falls to 0
-    over the run along half a wave. Over the first `warmup` epochs β rises from 0 in equal steps. `flip` mirrors half of the pictures,
-    drawn anew each epoch. `clip_norm` above 0 bounds the norm of the gradient. `ema` above 0, such as 0.999, keeps an
-    exponential moving average of the weights, which is then what is tested (`run.model`). `precision` is
-    "float32", "bfloat16", or "auto": bfloat16 where the hardware computes in it. `compile` spends a minute on
-    `torch.compile` first (it needs a C++ compiler) to make each step faster.
+    "optimal-gaussian" (σ follows from each batch, in each process from its share). `schedule` is "constant", or
+    "cosine": the learning rate falls to 0 over the `epochs` along half a wave. Over the first `warmup` epochs β rises
+    from 0 in equal steps. `flip` mirrors half of the pictures, drawn anew each epoch. `clip_norm` above 0 bounds the
+    norm of the gradient. `ema` above 0, such as 0.999, keeps an exponential moving average of the weights, with a
+    shorter memory over the first steps, which is then what is tested (`run.model`). `precision` is "float32",
+    "bfloat16", or "auto": bfloat16 where the hardware computes in it. `compile` spends a minute on `torch.compile`
+    first (it needs a C++ compiler) to make each step faster.
     """
 
     epochs: int = 200

@@ -9,13 +9,15 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -49,6 +51,8 @@ def loss_terms(vae: nn.Module, x: Tensor, config: TrainConfig) -> tuple[Tensor, 
 class TrainingRun:
     """A model in training: `history` holds one dict per finished epoch; `resume()` goes on from there.
 
+    It always stands at the end of an epoch: where one is stopped or diverges, what it changed is taken back.
+
     `model` is what to use: the average of the weights where the config asks for one, else `vae` itself. Keys of a
     history entry: epoch, loss, distortion, rate (training means, nats per image), faces_per_second, and with test faces
     test_loss, test_distortion, test_rate (nats) and test_psnr (dB, posterior mean).
@@ -65,6 +69,7 @@ class TrainingRun:
     history: list[dict[str, float]] = field(default_factory=list)
 
     def __post_init__(self):
+        _check_trackers(self.trackers, self.folder)
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),  # else it overlooks that there are several processes
             mixed_precision="no",
@@ -72,43 +77,96 @@ class TrainingRun:
             project_dir=self.folder,
         )
         self.processes = self.accelerator.num_processes
-        if self.config.batch_size % self.processes:
-            raise ValueError(
-                f"got batch_size={self.config.batch_size}, expected a multiple of the {self.processes} processes"
-            )
-        self.device = torch.device(self.device or self.accelerator.device)
+        self.device = find_device(self.device or self.accelerator.device)
+        self._check_input()
         self.vae.to(memory_format=torch.channels_last)  # the layout that convolutions are fastest in
         self.optimizer = torch.optim.Adam(self.vae.parameters(), lr=self.config.learning_rate, fused=True)
         self.dtype = _compute_dtype(self.config.precision, self.device)
         self.loss_terms = torch.compile(loss_terms) if self.config.compile else loss_terms
-        mean = get_ema_multi_avg_fn(self.config.ema)
-        self.average = AveragedModel(self.vae, multi_avg_fn=mean, use_buffers=True) if self.config.ema else None
+        self.average = AveragedModel(self.vae, use_buffers=True) if self.config.ema else None
 
     @property
     def model(self) -> nn.Module:
         return self.average.module if self.average else self.vae
 
     def resume(self, epochs: int | None = None) -> "TrainingRun":
-        """Train until `epochs` epochs (default: the config's) are done in all, and save after each. Returns itself."""
+        """Train until `epochs` epochs (default: the config's) are done in all, and save after each. Returns itself.
+
+        Another number of `epochs` than before stretches a cosine schedule anew: the learning rate goes on from where a
+        run of that length would be. So a run that is done, its rate at 0, starts again with a higher one.
+        """
         if epochs is not None:
             self.config = replace(self.config, epochs=epochs)
+        try:
+            with self._tracking(), self._on_device():
+                self._train(self.accelerator.prepare(self.vae) if self.processes > 1 else self.vae)
+        except KeyboardInterrupt as stop:
+            stop.add_note(f"{len(self.history)} of {self.config.epochs} epochs are done.{self._where_saved()}")
+            raise
+        finally:
+            self.vae.eval()
+            self.model.eval()
+        return self
+
+    def _check_input(self) -> None:
+        for faces in (self.faces, self.test):
+            if faces is not None:
+                self.vae.latent_shape(faces.images.shape[1])
+        if self.test is not None and not len(self.test):
+            raise ValueError("got no test faces, expected some, or test=None")
+        batch_size, processes, own = self.config.batch_size, self.processes, self.accelerator.device
+        if batch_size % processes:
+            raise ValueError(f"got batch_size={batch_size}, expected a multiple of the {processes} processes")
+        if min(batch_size, len(self.faces)) < 2 * processes:  # a batch norm compares the faces of a batch
+            raise ValueError(
+                f"got {len(self.faces)} faces to train on and batch_size={batch_size}, expected at least "
+                f"{2 * processes} of both: two for each process"
+            )
+        if processes > 1 and str(self.device) not in (str(own), own.type):
+            raise ValueError(f"got device '{self.device}' for {processes} processes, expected '{own.type}' or none")
+
+    @contextmanager
+    def _tracking(self) -> Iterator[None]:
+        """The trackers are started before, and finished after, whatever happens between."""
+        self.accelerator.trackers.clear()
+        if self.trackers:
+            try:
+                self.accelerator.init_trackers("vaelib", asdict(self.config))
+            except Exception as error:  # each package has its own
+                raise ValueError(
+                    f"can't log to {' and '.join(self.trackers)} ({error}). For wandb, run `wandb login` once, or set "
+                    "WANDB_MODE=offline in the environment; or train without trackers."
+                ) from error
+        try:
+            yield
+        finally:
+            for tracker in self.accelerator.trackers:  # not end_training(), after which no processes could train again
+                tracker.finish()
+
+    @contextmanager
+    def _on_device(self) -> Iterator[None]:
+        """The weights are on the device, and then where they were before."""
         home = next(self.vae.parameters()).device
         self._move(self.device)
-        network = self.accelerator.prepare(self.vae) if self.processes > 1 else self.vae
-        if self.trackers:
-            self.accelerator.init_trackers("vaelib", asdict(self.config))
         try:
-            self._train(network)
+            yield
         finally:
-            self.accelerator.end_training()
             self._move(home)
-        self.vae.eval()
-        return self
 
     def _move(self, device: torch.device) -> None:
         self.vae.to(device)
-        if self.average:
-            self.average.to(device)
+        self.model.to(device)  # not all of `average`: its count stays on the CPU, where reading it waits for nothing
+
+    @contextmanager
+    def _whole_epoch(self) -> Iterator[None]:
+        """What is begun in it is finished, or taken back."""
+        before, done = {name: value.clone() for name, value in self._state().items()}, len(self.history)
+        try:
+            yield
+        except BaseException:
+            self._set_state(before)
+            del self.history[done:]
+            raise
 
     def _train(self, network: nn.Module) -> None:
         images = _near(self.device, self.faces.images)
@@ -116,8 +174,8 @@ class TrainingRun:
         done, main = len(self.history), self.accelerator.is_main_process
         with tqdm(total=self.config.epochs * steps, initial=done * steps, unit="step", disable=not main) as bar:
             while len(self.history) < self.config.epochs:
-                entry = self._train_epoch(network, images, bar)
-                self.history.append(entry | self._test())
+                with self._whole_epoch():
+                    self.history.append(self._train_epoch(network, images, bar) | self._test())
                 self.accelerator.log(self.history[-1], step=len(self.history))
                 if main and self.folder:
                     self._save()
@@ -131,9 +189,8 @@ class TrainingRun:
         network.train()
         process, beta = self.accelerator.process_index, self.config.beta_in(epoch)
         # All that is random in an epoch follows from the seed and its number, so a resumed run repeats it exactly.
-        with torch.random.fork_rng():
-            torch.manual_seed(self.config.seed * 1_000_003 + epoch)
-            batches = _batches(len(images), self.config.batch_size)
+        with _seeded(self.config.seed * 1_000_003 + epoch):
+            batches = _batches(len(images), self.config.batch_size, images.device)
             if process:  # one order of the faces for all processes, but other flips and other noise for each
                 torch.manual_seed(self.config.seed * 1_000_003 + epoch + process * 1_000_000_007)
             terms = torch.zeros(len(batches), 2, device=self.device)
@@ -169,6 +226,9 @@ class TrainingRun:
             nn.utils.clip_grad_norm_(self.vae.parameters(), self.config.clip_norm)
         self.optimizer.step()
         if self.average:
+            steps = int(self.average.n_averaged)
+            decay = min(self.config.ema, (1 + steps) / (10 + steps))  # else the first weights, random, stay for long
+            self.average.multi_avg_fn = get_ema_multi_avg_fn(decay)
             self.average.update_parameters(self.vae)
         return torch.stack([distortion, rate]).detach()
 
@@ -176,8 +236,7 @@ class TrainingRun:
         if self.test is None:
             return {}
         sums = torch.zeros(3, device=self.device)
-        with torch.random.fork_rng(), inference(self.model):
-            torch.manual_seed(self.config.seed)
+        with _seeded(self.config.seed), inference(self.model):
             for start in range(0, len(self.test), self.config.batch_size):
                 x = self.test.batch(slice(start, start + self.config.batch_size)).to(self.device)
                 scores = psnr(self.model.decode(self.model.encode(x).mean), x).mean()
@@ -198,23 +257,44 @@ class TrainingRun:
             return
         step = int(wild[0]) if len(wild) else len(terms) - 1
         distortion, rate = terms[step].tolist()
-        saved = self.folder and (self.folder / CHECKPOINT).exists()
         raise FloatingPointError(
             f"training diverged in epoch {epoch}, step {step + 1}: distortion {distortion:.4g}, rate {rate:.4g} nats"
             + (f", no finite numbers in {', '.join(lost[:3])}" if lost else "")
             + f". A smaller learning_rate than {self.config.learning_rate} may help, or clip_norm=1000."
-            + (f" The last good state is in {self.folder / CHECKPOINT}." if saved else "")
+            + self._where_saved()
         )
 
-    def _save(self) -> None:
+    def _where_saved(self) -> str:
+        if self.folder and (self.folder / CHECKPOINT).exists():
+            return f" The last good state is in {self.folder / CHECKPOINT}: resume=True goes on from it."
+        return ""
+
+    def _state(self) -> dict[str, Tensor]:
+        """All tensors that training changes, by name."""
         state = {f"model.{key}": value for key, value in self.vae.state_dict().items()}
         if self.average:
             state |= {f"average.{key}": value for key, value in self.average.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{index}.{key}": value for key, value in moments.items()}
+        return state
+
+    def _set_state(self, state: dict[str, Tensor]) -> None:
+        """Take the tensors over, the optimiser's as they are. They, and the weights, must be on the device."""
+        self.vae.load_state_dict(_part_of(state, "model."))
+        if self.average:
+            self.average.load_state_dict(_part_of(state, "average."))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in _part_of(state, "optimizer.").items():
+            index, name = key.split(".")
+            if value.ndim == 4:  # fused Adam walks through memory: moments must lie as their weights do
+                value = value.to(memory_format=torch.channels_last)
+            moments.setdefault(int(index), {})[name] = value
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+
+    def _save(self) -> None:
         metadata = {"history": json.dumps(self.history), "config": json.dumps(asdict(self.config))}
         with atomic_file(self.folder / CHECKPOINT) as part:
-            save_file({key: value.contiguous() for key, value in state.items()}, part, metadata)
+            save_file({key: value.contiguous() for key, value in self._state().items()}, part, metadata)
         with atomic_file(self.folder / "history.json") as part:
             part.write_text(json.dumps(self.history, indent=1))
 
@@ -229,21 +309,13 @@ class TrainingRun:
         except Exception as error:
             raise ValueError(f"{path} can't be read ({error}); it is damaged or no checkpoint of vaelib") from error
         try:
-            self.vae.load_state_dict(_part_of(state, "model."))
-            if self.average:
-                self.average.load_state_dict(_part_of(state, "average."))
+            with self._on_device():  # where the optimiser's tensors then stay
+                self._set_state(state)
         except RuntimeError as error:
             raise ValueError(
                 f"{path} does not fit this {type(self.vae).__name__}: it belongs to another network, other widths, or "
                 "a run with or without ema"
             ) from error
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in _part_of(state, "optimizer.").items():
-            index, name = key.split(".")
-            if value.ndim == 4:  # fused Adam walks through memory: moments must lie as their weights do
-                value = value.to(memory_format=torch.channels_last)
-            moments.setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         self.history = json.loads(metadata["history"])
         before = json.loads(metadata["config"])
         changed = [
@@ -277,14 +349,18 @@ def train(
     called after each epoch. `trackers` are names that accelerate knows, such as "tensorboard" or "wandb": they get
     every history entry.
 
+    Stopped by Ctrl-C or a notebook's stop button, it leaves `vae` as the last whole epoch did and raises
+    `KeyboardInterrupt`. To go on without a `folder` too, keep the run: `run = TrainingRun(vae, faces, config)`, then
+    `run.resume()`, again after each stop.
+
     Raises `FileExistsError` if `folder` holds a checkpoint and `resume` is False, `FileNotFoundError` if there is none
-    to resume, `ValueError` if it does not fit, `FloatingPointError` if the loss stops being finite.
+    to resume, `ValueError` if it does not fit, for fewer than two faces, an unknown device, or a tracker that does not
+    start, `FloatingPointError` if the loss stops being finite: `vae` is then as the last good epoch left it.
     """
     folder = Path(folder) if folder else None
     run = TrainingRun(vae, faces, config or TrainConfig(), test, folder, on_epoch, device, trackers)
     if resume and not run.folder:
         raise ValueError("got resume=True without a folder, expected the folder that the run was saved in")
-    vae.latent_shape(faces.images.shape[1])
     if resume:
         run._load()
     elif run.folder:
@@ -296,9 +372,45 @@ def train(
     return run.resume()
 
 
-def _batches(count: int, batch_size: int) -> list[Tensor]:
-    """Row numbers in random order, cut into full batches; the few left over come up in another epoch."""
-    batches = torch.randperm(count).split(batch_size)
+def find_device(name: str | torch.device) -> torch.device:
+    """The device called `name`, such as "cpu", "cuda:1" or "mps". `ValueError` if this computer has none such."""
+    try:
+        torch.empty(0, device=name).cpu()
+    except (RuntimeError, AssertionError) as error:  # what torch raises for an unknown or a missing one
+        there = ["cpu"]
+        if torch.accelerator.is_available():
+            kind = torch.accelerator.current_accelerator()
+            there += [f"{kind}:{index}" for index in range(torch.accelerator.device_count())]
+        raise ValueError(f"got device {str(name)!r}, expected one that is here: {', '.join(there)}") from error
+    return torch.device(name)
+
+
+def _check_trackers(names: Sequence[str], folder: Path | None) -> None:
+    available = [str(tracker) for tracker in get_available_trackers()]
+    for name in names:
+        if name not in available:  # accelerate would leave it out without a word
+            raise ValueError(
+                f"got tracker {name!r}, expected one that is installed: {', '.join(available) or 'there is none'}. "
+                "pip install tensorboard wandb brings these two."
+            )
+        if LOGGER_TYPE_TO_CLASS[name].requires_logging_directory and not folder:
+            raise ValueError(f"got tracker {name!r} without a folder, expected the folder that it should write to")
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Random numbers follow from `seed`, and the caller's own go on afterwards."""
+    with torch.random.fork_rng(range(torch.cuda.device_count())):  # by default it warns where there are several
+        torch.manual_seed(seed)
+        yield
+
+
+def _batches(count: int, batch_size: int, device: torch.device | str = "cpu") -> list[Tensor]:
+    """Row numbers in random order, cut into full batches; the few left over come up in another epoch.
+
+    They lie on `device`, sent there at once: a copy in each step would wait for the step before.
+    """
+    batches = torch.randperm(count).to(device).split(batch_size)
     return list(batches[:-1] if len(batches) > 1 and len(batches[-1]) < batch_size else batches)
 
 
@@ -313,9 +425,9 @@ def _near(device: torch.device, images: np.ndarray) -> Tensor:
 
 
 def _take(images: Tensor, rows: Tensor, device: torch.device) -> Tensor:
-    """The pictures at `rows` as float (B, 3, H, W) in [0, 1] on the device."""
-    batch = images[rows.to(images.device)]
-    if batch.device != device and device.type == "cuda":
+    """The pictures at `rows`, both on one device, as float (B, 3, H, W) in [0, 1] on the device to train on."""
+    batch = images[rows]
+    if batch.device.type == "cpu" and device.type == "cuda":
         batch = batch.pin_memory()  # so that the copy does not hold up the step before
     return to_float(batch.to(device, non_blocking=True))
 
