@@ -1,11 +1,34 @@
 import math
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import sqrtm
+from scipy.ndimage import convolve
+from scipy.stats import wasserstein_distance
 from torch import nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
+from torchvision.transforms.functional import gaussian_blur
 
-from vaelib.metrics import evaluate, psnr, reconstruct, ssim
+from vaelib import metrics
+from vaelib.faces import Faces, load_faces
+from vaelib.metrics import (
+    copying,
+    evaluate,
+    evaluate_samples,
+    fid,
+    frechet_distance,
+    kid,
+    lpips,
+    nearest_faces,
+    precision_recall,
+    psnr,
+    reconstruct,
+    sliced_wasserstein,
+    ssim,
+)
 from vaelib.model import Posterior
 
 
@@ -108,3 +131,288 @@ def test_active_units_counts_the_latents_that_carry_something(faces):
     used = evaluate(Fixed([0.0, 2.0, -1.0, 0.1]), faces)  # ½ · 0.1² = 0.005 nats is below the threshold
     assert used["active_units"] == 2
     assert used["rate"] == pytest.approx(0.5 * (4 + 1 + 0.01))
+
+
+# ---------------------------------------------------------------------------------- samples against faces
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Fewer patches and directions than published."""
+    monkeypatch.setattr(metrics, "PATCHES", 32)
+    monkeypatch.setattr(metrics, "REPEATS", 1)
+
+
+@pytest.fixture(scope="module")
+def many() -> Faces:
+    """192 drawn anime faces."""
+    return load_faces("drawn-anime", count=192)
+
+
+@pytest.fixture(scope="module")
+def halves(many) -> tuple[torch.Tensor, Faces]:
+    """96 of them as pictures, the others as faces."""
+    return many.batch(slice(96)), many.select(range(96, 192))
+
+
+def random_features(count: int, seed: int, shift: float = 0.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.randn(8, 8, generator=torch.Generator().manual_seed(99))
+    return torch.randn(count, 8, generator=generator) @ mix + shift
+
+
+def test_worse_pictures_get_worse_scores(quick, halves):
+    x, faces = halves
+    uniform = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
+    cartoons = load_faces("drawn-cartoon", count=96).batch()
+    little, much = gaussian_blur(x, 7, 1.0), gaussian_blur(x, 13, 2.0)
+    kinds = {"faces": x, "little": little, "much": much, "cartoons": cartoons, "uniform": uniform}
+    scores = {kind: evaluate_samples(pictures, faces) for kind, pictures in kinds.items()}
+    for name in ("swd", "frechet"):
+        values = {kind: score[name] for kind, score in scores.items()}
+        assert values["faces"] < values["little"] < values["much"] < values["uniform"]
+        assert 1.5 * values["faces"] < values["cartoons"]
+    for name in ("precision", "recall"):
+        assert scores["faces"][name] > 0.7
+        assert max(scores["uniform"][name], scores["cartoons"][name]) < 0.3
+
+
+def test_a_model_with_few_faces_has_little_recall(quick, halves):
+    x, faces = halves
+    collapsed = evaluate_samples((x[:3].repeat(32, 1, 1, 1) + 0.01 * torch.rand(x.shape)).clamp(0, 1), faces)
+    assert collapsed["precision"] > 0.6
+    assert collapsed["recall"] < 0.1
+
+
+def test_scores_depend_on_the_seed_alone(quick, many, x):
+    pictures = torch.cat([x] * 5)  # 80 pictures against 80 of 192 faces
+    torch.manual_seed(1)
+    first = evaluate_samples(pictures, many, seed=3)
+    torch.manual_seed(2)
+    assert evaluate_samples(pictures, many, seed=3) == first
+    assert evaluate_samples(pictures, many, seed=4)["frechet"] != first["frechet"]
+
+
+def test_sliced_wasserstein_of_each_level(quick, halves):
+    x, faces = halves
+    found = sliced_wasserstein(x, faces.batch())
+    assert list(found) == ["64", "32", "16", "mean"]
+    assert found["mean"] == pytest.approx((found["64"] + found["32"] + found["16"]) / 3)
+    blurred = sliced_wasserstein(gaussian_blur(x, 5, 0.7), faces.batch())
+    changes = [blurred[level] - found[level] for level in ("64", "32", "16")]
+    assert changes[0] > changes[1] > changes[2], "a blur takes the finest level first"
+    assert list(sliced_wasserstein(x[:2, :, :48, :48], x[2:4, :, :48, :48])) == ["48", "24", "mean"]
+
+
+def test_sliced_wasserstein_does_not_see_brightness(quick, halves):
+    """Each set's patches are brought to mean 0 and variance 1, as published: contrast and tint cancel."""
+    x, faces = halves
+    same = sliced_wasserstein(0.5 * x + 0.25, 0.5 * faces.batch())
+    assert same == pytest.approx(sliced_wasserstein(x, faces.batch()), rel=1e-3)
+
+
+def test_the_pyramid_by_scipy(x):
+    row = np.array([1, 4, 6, 4, 1]) / 16
+    picture = x[0, 0].numpy()
+    smooth = convolve(picture, np.outer(row, row), mode="mirror")
+    spread = np.zeros_like(picture)
+    spread[::2, ::2] = smooth[::2, ::2]
+    finest = picture - 4 * convolve(spread, np.outer(row, row), mode="mirror")
+    found = list(metrics._laplacian_pyramid(x))
+    assert [level.shape[2] for level in found] == [64, 32, 16]
+    np.testing.assert_allclose(found[0][0, 0].numpy(), finest, atol=1e-6)
+
+
+def test_patches_are_windows_of_the_pictures(monkeypatch):
+    monkeypatch.setattr(metrics, "PATCHES", 3)
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    patches = metrics._patches(x, torch.Generator().manual_seed(0)).T.unflatten(1, (3, 7, 7))
+    assert len(patches) == 6
+    torch.testing.assert_close(patches.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(patches.square().mean((0, 2, 3)), torch.ones(3))
+    windows = x.unfold(2, 7, 1).unfold(3, 7, 1).permute(0, 2, 3, 1, 4, 5).reshape(2, 100, 3, 49)
+    for i, patch in enumerate(patches.flatten(2)):  # equal up to scale and shift: a correlation of 1 in each channel
+        correlations = [
+            min(np.corrcoef(patch[c], window[c])[0, 1] for c in range(3)) for window in windows[i // 3].numpy()
+        ]
+        assert max(correlations) == pytest.approx(1, abs=1e-4)
+
+
+def test_sliced_by_scipy():
+    a, b = random_features(50, 0).T, random_features(50, 1, shift=1).T
+    found = metrics._sliced(a, b, torch.Generator().manual_seed(5))
+    directions = torch.randn(128, 8, generator=torch.Generator().manual_seed(5))
+    unit = [direction / direction.norm() for direction in directions]
+    expected = [wasserstein_distance((d @ a).numpy(), (d @ b).numpy()) for d in unit]
+    assert found == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_frechet_distance_by_scipy():
+    a, b = random_features(100, 0).double(), 1.5 * random_features(60, 1, shift=0.5).double()
+    cov_a, cov_b = np.cov(a.T), np.cov(b.T)
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum().item() + np.trace(cov_a + cov_b - 2 * sqrtm(cov_a @ cov_b).real)
+    assert frechet_distance(a, b) == pytest.approx(expected)
+    assert frechet_distance(b, a) == pytest.approx(expected)
+
+
+def test_frechet_distance_of_shifted_features_is_the_shift_squared():
+    a = random_features(100, 0).double()
+    assert frechet_distance(a, a + 3) == pytest.approx(8 * 3**2)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+
+
+def test_precision_and_recall_by_hand():
+    """Faces at 0, 1, 2 reach 1 far each with k = 1; samples at 1.5 and 1.6 reach 0.1."""
+    faces, samples = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[1.5], [1.6], [10.0]])
+    assert precision_recall(samples, faces, k=1) == pytest.approx({"precision": 2 / 3, "recall": 1 / 3})
+
+
+def test_precision_and_recall_by_brute_force():
+    samples, faces = random_features(40, 0, shift=1).numpy(), random_features(30, 1).numpy()
+
+    def share(points, members):
+        def reach(member):
+            return sorted(np.linalg.norm(members - member, axis=1))[3]
+
+        inside = [any(np.linalg.norm(point - m) <= reach(m) for m in members) for point in points]
+        return np.mean(inside)
+
+    found = precision_recall(torch.tensor(samples), torch.tensor(faces), k=3)
+    assert found == pytest.approx({"precision": share(samples, faces), "recall": share(faces, samples)})
+
+
+# ------------------------------------------------------------------------------------------------- copies
+
+
+def test_nearest_faces_by_brute_force(faces):
+    pictures = noisy(faces.batch([5, 90, 41]), 0.2)
+    row, distance = nearest_faces(pictures, faces, batch_size=40)
+    for picture, found_row, found in zip(pictures, row, distance, strict=True):
+        every = [(picture - face).square().mean().sqrt().item() for face in faces.batch()]
+        assert found_row == np.argmin(every)
+        assert found.item() == pytest.approx(min(every), rel=1e-5)
+    row, distance = nearest_faces(faces.batch([17]), faces)
+    assert (row.tolist(), distance.tolist()) == ([17], [0.0])
+
+
+def test_copies_are_told_from_new_faces(many):
+    train, held_out = many.select(range(96)), many.batch(slice(96, 144))
+    copies, new = noisy(train.batch(slice(48)), 0.02), many.batch(slice(144, 192))
+    assert copying(copies, held_out, train)["nearer"] == 1
+    found = copying(new, held_out, train)
+    assert 0.35 < found["nearer"] < 0.65
+    distances = [nearest_faces(x, train)[1].numpy() for x in (new, held_out)]
+    assert (found["samples"], found["held_out"]) == pytest.approx(tuple(map(np.median, distances)))
+    assert found["nearer"] == pytest.approx(np.less.outer(*distances).mean())
+
+
+# --------------------------------------------------------------------------- networks that are downloaded
+
+
+class Average(nn.Module):
+    """Stands in for Inception: the 12 colours of a 2×2 picture."""
+
+    num_features = 12
+
+    def forward(self, x):
+        return nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
+
+
+def test_fid_is_the_frechet_distance_of_a_networks_features(monkeypatch, halves):
+    def metric(normalize):
+        return FrechetInceptionDistance(Average(), normalize=normalize)
+
+    monkeypatch.setattr(metrics, "FrechetInceptionDistance", metric)
+    x, faces = halves
+    x = 0.8 * x
+    expected = frechet_distance(Average()(x), Average()(faces.batch()))
+    assert fid(x, faces.batch()) == pytest.approx(expected, rel=1e-3)
+
+
+def test_kid_by_the_formula(monkeypatch, halves):
+    """With one subset of everything: Bińkowski et al.'s unbiased MMD² under the kernel (a·b / D + 1)³."""
+
+    def metric(subset_size, normalize):
+        return KernelInceptionDistance(Average(), subsets=2, subset_size=subset_size, normalize=normalize)
+
+    monkeypatch.setattr(metrics, "KernelInceptionDistance", metric)
+    x, faces = halves
+    x = 0.8 * x
+    a, b = Average()(x).double(), Average()(faces.batch()).double()
+    within = [((f @ f.T / 12 + 1) ** 3).fill_diagonal_(0).sum() / (96 * 95) for f in (a, b)]
+    expected = within[0] + within[1] - 2 * ((a @ b.T / 12 + 1) ** 3).mean()
+    before = torch.random.get_rng_state()
+    assert kid(x, faces.batch()) == pytest.approx(expected.item(), rel=1e-3)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def unreachable(*args, **options):
+    raise URLError("no route to host")
+
+
+def absent(*args, **options):
+    raise ModuleNotFoundError("No module named 'torch_fidelity'")
+
+
+@pytest.mark.parametrize(
+    ("measure", "network"),
+    [
+        (fid, "FrechetInceptionDistance"),
+        (kid, "KernelInceptionDistance"),
+        (lpips, "learned_perceptual_image_patch_similarity"),
+    ],
+)
+def test_without_a_network_it_says_so(monkeypatch, measure, network, x):
+    monkeypatch.setattr(metrics, network, unreachable)
+    with pytest.raises(ConnectionError, match=r"downloads its network once, and could not .*use evaluate_samples"):
+        measure(x, x)
+
+
+@pytest.mark.parametrize(("measure", "network"), [(fid, "FrechetInceptionDistance"), (kid, "KernelInceptionDistance")])
+def test_without_torch_fidelity_it_says_what_to_install(monkeypatch, measure, network, x):
+    monkeypatch.setattr(metrics, network, absent)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'vaelib\[metrics\]'"):
+        measure(x, x)
+
+
+# ---------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: 2 * x - 1, r"from -1 to 1, expected \[0, 1\]"),
+        (lambda x: 255 * x, r"to 255, expected \[0, 1\]"),
+        (lambda x: x * torch.nan, r"from nan to nan, expected \[0, 1\]"),
+        (lambda x: (255 * x).byte(), r"pictures of torch.uint8, expected float in \[0, 1\]: divide"),
+        (lambda x: x[:, :1], r"shape \(96, 1, 64, 64\), expected \(N, 3, height, width\)"),
+        (lambda x: x[..., ::2], r"expected .*same size"),
+        (lambda x: x[:50, :, ::8, ::8], "expected as many of the same size"),
+    ],
+)
+def test_pictures_that_cannot_be_scored(halves, change, message):
+    x, faces = halves
+    with pytest.raises(ValueError, match=message):
+        evaluate_samples(change(x), faces)
+    with pytest.raises(ValueError, match="expected"):
+        nearest_faces(change(x), faces)
+
+
+def test_too_few_pictures(halves, x):
+    pictures, faces = halves
+    with pytest.raises(ValueError, match="got 60 pictures with 64 features each, expected more than 64"):
+        evaluate_samples(pictures[:60], faces)
+    with pytest.raises(ValueError, match="got 96 pictures and 95 faces, expected no more pictures than faces"):
+        evaluate_samples(pictures, faces.select(range(95)))
+    with pytest.raises(ValueError, match="expected sides of at least 16 pixels"):
+        sliced_wasserstein(x[..., :12, :12], x[..., :12, :12])
+    with pytest.raises(ValueError, match="got 3 samples, 9 faces and k=3, expected more than k of both"):
+        precision_recall(torch.rand(3, 2), torch.rand(9, 2))
+
+
+def test_features_that_cannot_be_compared():
+    good = random_features(20, 0)
+    with pytest.raises(ValueError, match=r"shapes \(20, 8\) and \(20, 7\), expected \(N, D\) and \(M, D\)"):
+        frechet_distance(good, good[:, :7])
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        precision_recall(good, good / 0)
