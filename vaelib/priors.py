@@ -1,12 +1,29 @@
 """Where to draw a latent from when there is no picture to encode.
 
-Every prior has `sample(count, generator) -> (count, *shape)`, ready for `vae.decode`.
+Every prior has `sample(count, generator) -> (count, *shape)`, ready for `vae.decode`, and all but the flow have
+`log_prob(z) -> (B,)`. Two kinds:
+
+- said in advance: `NormalPrior`, `ExponentialPrior`;
+- fitted to where a trained encoder puts its faces, that is, to the aggregate posterior, the mean over the data of
+  q(z|x): `fit_gaussian`, `fit_mixture`, `fit_flow`, each closer to it than the one before, or `fit_priors`, all three.
+
+The aggregate posterior is the prior that makes the ELBO largest (Hoffman & Johnson 2016, "ELBO surgery"; Tomczak &
+Welling 2018, "VAE with a VampPrior"): drawing from N(0, I) instead falls into holes where the decoder learned nothing.
 """
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
+from torch.nn import functional as F
+from tqdm.auto import trange
+
+from vaelib.model import Posterior
+
+FREQUENCIES = 16  # of the sines and cosines by which the flow's network knows the time
 
 
 @dataclass(frozen=True)
@@ -61,6 +78,299 @@ class ExponentialPrior:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class GaussianPrior:
+    """N(mean, factor·factorᵀ): one Gaussian with the aggregate posterior's mean and full covariance.
+
+    `mean` is float32 (*shape), `factor` float32 (D, D) with D the numbers of one latent: its columns are the principal
+    axes, longest first, each as long as its standard deviation. So z = mean + factor·w for whitened w ~ N(0, I).
+    """
+
+    mean: Tensor
+    factor: Tensor
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """`count` latents, float32 (count, *shape)."""
+        return self.unwhiten(torch.randn(count, len(self.factor), generator=generator))
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density in nats of each of `z` (B, *shape): (B,), by float64 on the CPU."""
+        w = self.whiten(z)
+        return (Normal(0.0, 1.0).log_prob(w).sum(1) - self.log_volume).to(z)
+
+    def unwhiten(self, w: Tensor) -> Tensor:
+        """Latents (B, *shape) at whitened coordinates `w` (B, D), which count standard deviations along each axis."""
+        return self.mean + (w @ self.factor.T).unflatten(1, self.mean.shape)
+
+    def whiten(self, z: Tensor) -> Tensor:
+        """The inverse: float64 (B, D), on the CPU, from latents `z` (B, *shape)."""
+        if z.shape[1:] != self.mean.shape:
+            shape = ", ".join(map(str, self.mean.shape))
+            raise ValueError(f"got latents of shape {tuple(z.shape)}, expected (batch, {shape}), as fitted")
+        return (z.cpu().double() - self.mean).flatten(1) @ self.inverse.T
+
+    @cached_property
+    def log_volume(self) -> Tensor:
+        """ln |det factor|: a density of z in nats is one of the whitened w minus this."""
+        return torch.linalg.slogdet(self.factor.double()).logabsdet
+
+    @cached_property
+    def inverse(self) -> Tensor:
+        """The inverse of `factor`, float64 (D, D)."""
+        # Of the factor as it is, not as it was fitted: half precision bends the axes a little off right angles.
+        return torch.linalg.inv(self.factor.double())
+
+
+@dataclass(frozen=True, eq=False)
+class MixturePrior:
+    """A mixture of C Gaussians in the first K whitened coordinates of `gaussian`, N(0, I) in the others.
+
+    `weights` is float32 (C,) and sums to 1, `means` float32 (C, K), `factors` float32 (C, K, K) the lower triangular
+    Cholesky factors of the covariances. The other coordinates keep their spread: nothing is cut off.
+    """
+
+    gaussian: GaussianPrior
+    weights: Tensor
+    means: Tensor
+    factors: Tensor
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """`count` latents, float32 (count, *shape)."""
+        w = torch.randn(count, len(self.gaussian.factor), generator=generator)
+        chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator)
+        main = self.means.shape[1]
+        w[:, :main] = self.means[chosen] + torch.einsum("nij,nj->ni", self.factors[chosen], w[:, :main])
+        return self.gaussian.unwhiten(w)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density in nats of each of `z` (B, *shape): (B,), by float64 on the CPU."""
+        main, rest = self.gaussian.whiten(z).tensor_split([self.means.shape[1]], dim=1)
+        components = MultivariateNormal(self.means.double(), scale_tril=self.factors.double())
+        log_prob = MixtureSameFamily(Categorical(self.weights.double()), components).log_prob(main)
+        return (log_prob + Normal(0.0, 1.0).log_prob(rest).sum(1) - self.gaussian.log_volume).to(z)
+
+
+class TimedBlock(nn.Module):
+    """h + MLP(LayerNorm(h) + time), all (B, width)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, h: Tensor, time: Tensor) -> Tensor:
+        return h + self.mlp(F.layer_norm(h, h.shape[1:]) + time)
+
+
+class VelocityField(nn.Module):
+    """The velocity (B, D) of points `w` (B, D) at times `t` (B, 1) in [0, 1]: a residual MLP of `width` units.
+
+    It starts as the exact field of data that is N(0, I), and learns how the data differ: untrained, the flow draws
+    from the `GaussianPrior`. `signal` (D,) in (0, 1] is each coordinate's share of variance that tells faces apart; the
+    rest is the posteriors' own noise, Gaussian already, which the network should neither listen to nor change.
+    `center` and `spread` (D,) are the mean and standard deviation of where the field alone would take noise.
+    """
+
+    def __init__(self, signal: Tensor, width: int, depth: int):
+        super().__init__()
+        self.register_buffer("signal", signal)
+        self.register_buffer("center", torch.zeros_like(signal))
+        self.register_buffer("spread", torch.ones_like(signal))
+        self.read = nn.Linear(len(signal), width)
+        self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES, width), nn.SiLU())
+        self.blocks = nn.ModuleList(TimedBlock(width) for _ in range(depth))
+        self.write = nn.Linear(width, len(signal))
+        nn.init.zeros_(self.write.weight)
+        nn.init.zeros_(self.write.bias)
+
+    def forward(self, w: Tensor, t: Tensor) -> Tensor:
+        angles = math.pi / 2 * t * torch.arange(1, FREQUENCIES + 1, device=t.device)  # (B, FREQUENCIES)
+        time = self.time(torch.cat([angles.sin(), angles.cos()], dim=1))  # (B, width)
+        h = self.read(w * self.signal / self.signal.square().mean().sqrt())  # as large as without `signal`
+        for block in self.blocks:
+            h = block(h, time)
+        # E[data - noise | w], where both are N(0, I) and w = (1 - t)·noise + t·data
+        gaussian_velocity = (2 * t - 1) / (t**2 + (1 - t) ** 2) * w
+        return gaussian_velocity + self.signal * self.write(F.layer_norm(h, h.shape[1:]))
+
+    @torch.no_grad()
+    def flow(self, w: Tensor, steps: int) -> Tensor:
+        """Where noise `w` (B, D) ends: `steps` midpoint steps from t = 0 to t = 1, then mean 0 and deviation 1."""
+        step = 1 / steps
+        for index in range(steps):
+            t = torch.full((len(w), 1), index * step)
+            middle = w + 0.5 * step * self(w, t)
+            w = w + step * self(middle, t + 0.5 * step)
+        return (w - self.center) / self.spread
+
+    def calibrate(self, steps: int, generator: torch.Generator) -> None:
+        """Set `center` and `spread`: a briefly trained field draws its ends together, by a tenth on drawn faces."""
+        ends = self.flow(torch.randn(4096, len(self.signal), generator=generator), steps)
+        self.center.copy_(ends.mean(0))
+        self.spread.copy_(ends.std(0))
+
+
+@dataclass(frozen=True, eq=False)
+class FlowPrior:
+    """A learned prior: noise that flows along the velocity field of `network`, in whitened coordinates of `gaussian`.
+
+    Flow matching with straight paths (Lipman et al. 2023, "Flow matching for generative modeling"; Liu et al. 2023,
+    "Flow straight and fast"). It has no `log_prob`: that takes the trace of the field's Jacobian at every step.
+    """
+
+    gaussian: GaussianPrior
+    network: VelocityField
+    steps: int = 16
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """`count` latents, float32 (count, *shape), by `steps` steps of the midpoint rule."""
+        noise = torch.randn(count, len(self.gaussian.factor), generator=generator)
+        return self.gaussian.unwhiten(self.network.flow(noise, self.steps))
+
+
+FittedPrior = GaussianPrior | MixturePrior | FlowPrior
+Prior = NormalPrior | ExponentialPrior | FittedPrior
+KINDS = {"gaussian": GaussianPrior, "mixture": MixturePrior, "flow": FlowPrior}
+
+
+def fit_gaussian(posterior: Posterior) -> GaussianPrior:
+    """The Gaussian with the mean and the covariance of the aggregate posterior, both exact.
+
+    `posterior` is what `encode_faces` gives: mean and log_var float (N, *shape). The covariance of the means alone
+    misses the posteriors' own variances; by the law of total variance their mean is added.
+    Raises `ValueError` unless N > 1 and every number is finite.
+    """
+    _check_posterior(posterior)
+    means, variances = posterior.mean.flatten(1).double(), posterior.log_var.flatten(1).double().exp()
+    covariance = torch.cov(means.T, correction=0).reshape(2 * means.shape[1:]) + variances.mean(0).diag()
+    variances, axes = torch.linalg.eigh(covariance)  # smallest first
+    axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()  # the sign is arbitrary: repeatable
+    factor = (axes * variances.sqrt()).flip(1)
+    return GaussianPrior(means.mean(0).float().reshape(posterior.mean.shape[1:]), factor.float().contiguous())
+
+
+def fit_mixture(posterior: Posterior, components: int = 32, dims: int = 32, seed: int = 0) -> MixturePrior:
+    """scikit-learn's GaussianMixture of `components`, fitted to one draw from each of N posteriors.
+
+    `posterior`: as for `fit_gaussian`. `dims` is how many of the main whitened coordinates get the mixture (all, where
+    there are fewer). Raises `ValueError` for fewer faces than components, or what `fit_gaussian` raises.
+    """
+    from sklearn.mixture import GaussianMixture
+
+    gaussian = fit_gaussian(posterior)
+    w = gaussian.whiten(posterior.sample(torch.Generator().manual_seed(seed)))[:, :dims]
+    if not 1 <= components <= len(w):
+        raise ValueError(f"got components={components}, expected 1 to {len(w)}, the number of faces")
+    mixture = GaussianMixture(components, reg_covar=1e-3, random_state=seed).fit(w.numpy())
+    factors = torch.linalg.cholesky(torch.from_numpy(mixture.covariances_))
+    return MixturePrior(
+        gaussian,
+        torch.from_numpy(mixture.weights_).float(),
+        torch.from_numpy(mixture.means_).float(),
+        factors.float(),
+    )
+
+
+def fit_flow(
+    posterior: Posterior,
+    steps: int = 3000,
+    width: int = 384,
+    depth: int = 3,
+    batch_size: int = 256,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+    progress: bool = True,
+) -> FlowPrior:
+    """Train a flow from N(0, I) to the aggregate posterior, with new draws from the posteriors at every step.
+
+    `posterior`: as for `fit_gaussian`. Minutes on one CPU core; the learning rate falls to 0 along a cosine.
+    Same seed, same CPU, same flow. Raises `ValueError` as `fit_gaussian` does.
+    """
+    gaussian = fit_gaussian(posterior)
+    means, deviations = posterior.mean.flatten(1), (0.5 * posterior.log_var.flatten(1)).exp()
+    to_whitened = gaussian.inverse.float()
+    noise_share = to_whitened.square() @ deviations.square().mean(0)  # of each whitened coordinate's variance of 1
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = VelocityField((1 - noise_share).clamp(1e-3, 1), width, depth)
+    optimizer = torch.optim.AdamW(network.parameters(), learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in trange(steps, desc="flow", unit="step", disable=not progress):
+        rows = torch.randint(len(means), (batch_size,), generator=generator)
+        data = means[rows] + deviations[rows] * torch.randn(batch_size, means.shape[1], generator=generator)
+        data = (data - gaussian.mean.flatten()) @ to_whitened.T
+        noise = torch.randn(data.shape, generator=generator)
+        t = torch.rand(batch_size, 1, generator=generator)
+        loss = F.mse_loss(network(torch.lerp(noise, data, t), t), data - noise)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    prior = FlowPrior(gaussian, network.requires_grad_(False))
+    network.calibrate(prior.steps, generator)
+    return prior
+
+
+def fit_priors(
+    posterior: Posterior, flow_steps: int = 3000, seed: int = 0, progress: bool = True
+) -> dict[str, FittedPrior]:
+    """All three fitted priors by name: "gaussian", "mixture" and "flow".
+
+    The mixture has 32 components, or one for every 100 faces where that is less. Raises as `fit_gaussian` does.
+    """
+    gaussian = fit_gaussian(posterior)  # first: it checks the posterior
+    return {
+        "gaussian": gaussian,
+        "mixture": fit_mixture(posterior, components=max(1, min(32, len(posterior.mean) // 100)), seed=seed),
+        "flow": fit_flow(posterior, flow_steps, seed=seed, progress=progress),
+    }
+
+
+def priors_to_tensors(priors: dict[str, FittedPrior], dtype: torch.dtype = torch.float16) -> dict[str, Tensor]:
+    """The fitted `priors` as one flat dict of tensors, ready for safetensors: `priors_from_tensors` reads it.
+
+    The Gaussian that all of them stand on is stored once. In float16 a latent moves by about a thousandth of its size.
+    Raises `ValueError` for priors fitted to different latents, and for names other than those of `fit_priors`.
+    """
+    if not priors or any(type(prior) is not KINDS.get(name) for name, prior in priors.items()):
+        raise ValueError(f"got priors {priors}, expected some of those that fit_priors gives: {', '.join(KINDS)}")
+    gaussian, *others = (prior if name == "gaussian" else prior.gaussian for name, prior in priors.items())
+    if any(not torch.equal(gaussian.factor, other.factor) for other in others):
+        raise ValueError("got priors fitted to different latents, expected one data set: fit them with fit_priors")
+    tensors = {"gaussian.mean": gaussian.mean, "gaussian.factor": gaussian.factor}
+    if mixture := priors.get("mixture"):
+        tensors |= {f"mixture.{name}": getattr(mixture, name) for name in ("weights", "means", "factors")}
+    if flow := priors.get("flow"):
+        tensors |= {f"flow.{name}": tensor for name, tensor in flow.network.state_dict().items()}
+    return {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}
+
+
+def priors_from_tensors(tensors: dict[str, Tensor]) -> dict[str, FittedPrior]:
+    """The inverse of `priors_to_tensors`: the Gaussian, and the mixture and the flow where they were stored.
+
+    Raises `ValueError` for tensors that miss some or that do not fit together.
+    """
+    parts = {kind: {} for kind in KINDS}
+    try:
+        for name, tensor in tensors.items():
+            kind, _, field = name.partition(".")
+            parts[kind][field] = tensor.float()
+        gaussian = GaussianPrior(**parts["gaussian"])
+        priors = {"gaussian": gaussian}
+        if parts["mixture"]:
+            priors["mixture"] = MixturePrior(gaussian, **parts["mixture"])
+        if weights := parts["flow"]:
+            depth = sum(name.endswith("mlp.0.weight") for name in weights)
+            network = VelocityField(weights["signal"], len(weights["read.weight"]), depth)
+            network.load_state_dict(weights)
+            priors["flow"] = FlowPrior(gaussian, network.requires_grad_(False))
+        for prior in priors.values():
+            prior.sample(1, torch.Generator())  # sizes that do not fit together show here, not in the reader's hands
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"the stored priors are damaged ({error!r}): fit and store them again") from error
+    return priors
+
+
 def published_priors(shape: tuple[int, ...]) -> dict[str, NormalPrior | ExponentialPrior]:
     """Where the two published systems draw latents of `shape` from: N(0, I), a wider normal, an exponential."""
     return {
@@ -68,6 +378,21 @@ def published_priors(shape: tuple[int, ...]) -> dict[str, NormalPrior | Exponent
         "wide": NormalPrior(shape, scale=2.0),
         "exponential": ExponentialPrior(shape, scale=0.7),
     }
+
+
+def _check_posterior(posterior: Posterior) -> None:
+    mean, log_var = posterior.mean, posterior.log_var
+    if mean.shape != log_var.shape or mean.ndim < 2 or len(mean) < 2:
+        raise ValueError(
+            f"got means of shape {tuple(mean.shape)} and log-variances of {tuple(log_var.shape)}, expected both "
+            "(N, *shape) with N of 2 or more: what encode_faces gives"
+        )
+    bad = ~(mean.isfinite() & log_var.isfinite()).flatten(1).all(1)
+    if bad.any():
+        raise ValueError(
+            f"got {int(bad.sum())} of {len(mean)} posteriors with numbers that are not finite, the first in row "
+            f"{int(bad.nonzero()[0])}: look at the model's weights and at the faces given to it"
+        )
 
 
 def _check_scale(scale: float) -> None:
