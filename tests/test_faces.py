@@ -48,6 +48,12 @@ def test_split_takes_the_fraction_of_the_distinct_faces():
         assert len(contents(test)) == round(fraction * distinct)
 
 
+@pytest.mark.parametrize(("count", "in_test"), [(50, 5), (9_990, 999), (40_000, 1_000)])
+def test_a_tenth_is_kept_out_but_no_more_than_a_thousand(count, in_test):
+    train, test = Faces(np.arange(3 * count, dtype=np.uint32).view(np.uint8).reshape(count, 2, 2, 3)).split()
+    assert (len(train), len(test)) == (count - in_test, in_test)
+
+
 def test_split_is_the_same_for_the_same_seed():
     faces = with_copies(200)
     for first, second in zip(faces.split(seed=1), faces.split(seed=1), strict=True):

@@ -57,12 +57,15 @@ class Faces:
         labels = {factor: values[rows] for factor, values in self.labels.items()}
         return Faces(self.images[rows], self.name, self.origin, labels, self.families[rows])
 
-    def split(self, test_fraction: float = 0.1, seed: int = 42) -> tuple["Faces", "Faces"]:
+    def split(self, test_fraction: float | None = None, seed: int = 42) -> tuple["Faces", "Faces"]:
         """(train, test), at random by family: copies of one picture, exact or near, never stand on both sides.
 
-        About `test_fraction` of the families, at least one, go to test; the same seed gives the same split.
+        About `test_fraction` of the families, at least one, go to test: by default a tenth, or what makes about 1,000
+        faces, where that is less. The same seed gives the same split.
         Raises `ValueError` unless 0 < test_fraction < 1 and there are two different faces.
         """
+        if test_fraction is None:
+            test_fraction = min(0.1, 1000 / max(1, len(self)))  # more to test on would only cost time
         if not 0 < test_fraction < 1:
             raise ValueError(f"got test_fraction={test_fraction}, expected a number between 0 and 1, such as 0.1")
         families = np.unique(self.families)
