@@ -13,7 +13,7 @@ from vaelib.__main__ import CONFIG_HELP, RUN_SETTINGS, _describe_recipe, _parser
 from vaelib.pretrained import load_pretrained
 from vaelib.recipes import RECIPES, TrainConfig
 
-SMALL = ["--base-channels", "2", "--latent-channels", "4", "--batch-size", "16"]
+SMALL = ["--base-channels", "2", "--latent-channels", "4", "--batch-size", "16", "--flow-steps", "2"]
 
 
 def vaelib(*arguments) -> subprocess.CompletedProcess:
@@ -43,7 +43,7 @@ def test_from_a_folder_of_pictures_to_an_explorable_model(empty_cache, capsys, p
     written = {path.name for path in folder.iterdir()}
     assert written >= {
         *("checkpoint.safetensors", "history.json", "history.png", "reconstructions.png", "noise.png"),
-        *("card.json", "model.safetensors", "config.json", "axes.safetensors", "train.yaml"),
+        *("card.json", "model.safetensors", "config.json", "axes.safetensors", "priors.safetensors", "train.yaml"),
     }
     assert not any(name.startswith(".part") for name in written)
     for name in ("history.png", "reconstructions.png", "noise.png"):
@@ -54,8 +54,9 @@ def test_from_a_folder_of_pictures_to_an_explorable_model(empty_cache, capsys, p
     assert bundle.card["faces"] == "mine" and bundle.card["trained_on"] == 36 and bundle.card["tested_on"] == 4
     assert bundle.card["config"]["epochs"] == 1
     assert {"psnr", "ssim", "rate", "active_units"} == bundle.card["scores"].keys()
-    z = bundle.priors["normal"].sample(2, torch.Generator().manual_seed(0))
-    assert bundle.vae.decode(z).shape == (2, 3, 64, 64)
+    for name in ("normal", "flow"):
+        z = bundle.priors[name].sample(2, torch.Generator().manual_seed(0))
+        assert bundle.vae.decode(z).shape == (2, 3, 64, 64)
 
     assert main(["train", "mine", "--epochs", "2", *SMALL]) == 1
     assert "already holds a run" in capsys.readouterr().err
@@ -66,6 +67,7 @@ def test_from_a_folder_of_pictures_to_an_explorable_model(empty_cache, capsys, p
 
 def test_drawn_faces_and_the_dense_network(tmp_path, capsys):
     arguments = ["--recipe", "vae-anime-cartoon", "--size", "32", "--count", "48", "--epochs", "1"]
+    arguments += ["--flow-steps", "0"]
     assert main(["train", "drawn-cartoon", *arguments, "--folder", str(tmp_path)]) == 0
     assert "DenseVAE" in capsys.readouterr().out
     card = load_pretrained(tmp_path).card

@@ -80,6 +80,26 @@ def test_float16_halves_the_file_and_hardly_changes_the_faces(tmp_path, bundle, 
     torch.testing.assert_close(faces, expected, atol=0.01, rtol=0)
 
 
+def test_fitted_priors_travel_with_the_bundle(tmp_path, tiny_vae, faces):
+    bundle = make_bundle(tiny_vae, faces, {}, flow_steps=3)
+    assert list(bundle.priors) == ["normal", "wide", "exponential", "gaussian", "mixture", "flow"]
+    loaded = load_pretrained(bundle.save(tmp_path))
+    for name, prior in bundle.priors.items():
+        mine, theirs = (kind.sample(4, torch.Generator().manual_seed(1)) for kind in (prior, loaded.priors[name]))
+        torch.testing.assert_close(theirs, mine, atol=0.01, rtol=0.01)  # kept in float16
+        assert bundle.vae.decode(mine).shape == (4, 3, 64, 64)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "axes.safetensors", "priors.safetensors"])
+def test_one_wrong_bit_is_noticed(tmp_path, tiny_vae, faces, file):
+    path = make_bundle(tiny_vae, faces, {}, flow_steps=3).save(tmp_path) / file
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"is damaged \\({file} is not what was saved\\): install or train it again"):
+        load_pretrained(tmp_path)
+
+
 def test_saving_again_replaces_the_first(tmp_path, bundle):
     bundle.save(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
@@ -117,7 +137,8 @@ def test_damaged_files(tmp_path, bundle, file, damage):
 @pytest.mark.parametrize("change", [{"model": "GAN"}, {"model": "DenseVAE"}, {"model": None}])
 def test_a_card_of_another_model(tmp_path, bundle, change):
     bundle.save(tmp_path)
-    (tmp_path / "card.json").write_text(json.dumps(bundle.card | change))
+    card = json.loads((tmp_path / "card.json").read_text())
+    (tmp_path / "card.json").write_text(json.dumps(card | change))
     with pytest.raises(ValueError, match="is damaged"):
         load_pretrained(tmp_path)
 

@@ -16,7 +16,7 @@ from vaelib.storage import atomic_file, cache_folder
 # What `train` can be told, by a flag or in a file: these, with their defaults ("" where the help says it in words),
 # and every field of TrainConfig.
 RUN_SETTINGS = {
-    "recipe": ("anime-vae", "loss and optimiser: a published one, or gaussian: σ 0.1, β 1 (default: anime-vae)"),
+    "recipe": ("anime-vae", "loss and optimiser: published, or gaussian (σ 0.1), or calibrated (σ from each batch; default: anime-vae)"),
     "model": ("conv", "network: fully convolutional or dense latent (default: the recipe's own)"),
     "base_channels": (20, "width of the conv network (default: 20)"),
     "latent_channels": (128, "latent channels of the conv network (default: 128)"),
@@ -24,6 +24,7 @@ RUN_SETTINGS = {
     "count": (4000, "how many faces to draw, where drawn (default: 4000)"),
     "folder": ("", "where to write (default: runs/NAME in the cache folder)"),
     "device": ("", "cpu, cuda, mps (default: the best there is)"),
+    "flow_steps": (3000, "steps to train the learned prior in, at the end; 0: fit no priors (default: 3000)"),
     "track": ("", "where to log to: tensorboard, wandb, or both with a comma (default: nowhere)"),
 }
 CONFIG_HELP = {
@@ -194,7 +195,7 @@ def _train(options: argparse.Namespace) -> None:
     device = find_device(settings["device"]) if settings["device"] else None
 
     faces = load_faces(options.faces, size, settings["count"])
-    faces, test = faces.split(test_fraction=min(0.1, 1000 / max(1, len(faces))))  # more than 1,000 would only cost time
+    faces, test = faces.split()
     folder = Path(settings.pop("folder") or cache_folder("runs") / faces.name)
     parameters = sum(parameter.numel() for parameter in vae.parameters())
     print(
@@ -222,7 +223,7 @@ def _train(options: argparse.Namespace) -> None:
     run.accelerator.end_training()  # the processes part here
     if not run.accelerator.is_main_process:
         return
-    bundle = _write_bundle(run, _describe_recipe(settings))
+    bundle = _write_bundle(run, _describe_recipe(settings), settings["flow_steps"])
     print(
         f"{bundle.card['scores']}\nlook at {folder}/*.png; to explore it, in a notebook:\n"
         f"    vaelib.LatentExplorer(vaelib.load_pretrained({str(folder)!r}))"
@@ -270,7 +271,7 @@ def _write_look(run) -> None:
         plt.close(figure)
 
 
-def _write_bundle(run, recipe: str):
+def _write_bundle(run, recipe: str, flow_steps: int):
     from vaelib.metrics import evaluate
     from vaelib.pretrained import make_bundle
 
@@ -282,7 +283,7 @@ def _write_bundle(run, recipe: str):
         "tested_on": len(run.test),
         "scores": scores,
     }
-    bundle = make_bundle(run.model, run.faces, card)
+    bundle = make_bundle(run.model, run.faces, card, flow_steps=flow_steps)
     bundle.save(run.folder)
     return bundle
 

@@ -5,9 +5,10 @@ bundle = load_pretrained("path/to/run")     # what `python -m vaelib train` wrot
 """
 
 import copy
+import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,7 +20,7 @@ from torch import nn
 from vaelib.faces import Faces
 from vaelib.latents import PCAAxes, encode_faces, fit_pca
 from vaelib.model import VAE, DenseVAE
-from vaelib.priors import ExponentialPrior, NormalPrior, published_priors
+from vaelib.priors import FittedPrior, Prior, fit_priors, priors_from_tensors, priors_to_tensors, published_priors
 from vaelib.storage import atomic_file
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -31,20 +32,22 @@ class Bundle:
     """A trained `vae` (on the CPU, in eval mode), the PCA `axes` of its training faces' latents, and its `card`.
 
     The card says what the model is, in plain JSON values: model, image_size, faces, and what `make_bundle` was told.
+    `fitted` holds the priors that were fitted to the latents, by name, where there are any.
     """
 
     vae: nn.Module
     axes: PCAAxes
     card: dict
+    fitted: dict[str, FittedPrior] = field(default_factory=dict)
 
     @property
     def image_size(self) -> int:
         return self.card["image_size"]
 
     @property
-    def priors(self) -> dict[str, NormalPrior | ExponentialPrior]:
-        """Where to draw latents from, by name: see `published_priors`."""
-        return published_priors(self.vae.latent_shape(self.image_size))
+    def priors(self) -> dict[str, Prior]:
+        """Where to draw latents from, by name: those of `published_priors`, and the fitted ones."""
+        return published_priors(self.vae.latent_shape(self.image_size)) | self.fitted
 
     def save(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
         """Write the bundle into `folder`, weights as `dtype` (float16 halves the file); `load_pretrained` reads it."""
@@ -53,25 +56,35 @@ class Bundle:
         with TemporaryDirectory(prefix=".part-", dir=folder) as part:  # each file gets its final name when complete
             copy.deepcopy(self.vae).to(dtype, memory_format=torch.contiguous_format).save_pretrained(part)
             save_file(vars(self.axes), Path(part, "axes.safetensors"))
-            Path(part, "card.json").write_text(json.dumps(self.card, indent=1) + "\n")
-            for name in ("config.json", "model.safetensors", "axes.safetensors", "card.json"):
+            if self.fitted:
+                save_file(priors_to_tensors(self.fitted), Path(part, "priors.safetensors"))
+            files = sorted(path for path in Path(part).iterdir() if path.suffix == ".safetensors")
+            card = self.card | {"sha256": {path.name: _sha256(path) for path in files}}
+            Path(part, "card.json").write_text(json.dumps(card, indent=1) + "\n")
+            for name in ("config.json", *(path.name for path in files), "card.json"):
                 with atomic_file(folder / name) as path:  # the card last: it says that a bundle is there
                     os.replace(Path(part, name), path)
         return folder
 
 
-def make_bundle(vae: nn.Module, faces: Faces, card: dict, axes: int = 12) -> Bundle:
-    """Fit `axes` PCA axes (fewer where the latents have fewer) on `faces`, the ones trained on; add model and card."""
+def make_bundle(vae: nn.Module, faces: Faces, card: dict, axes: int = 12, flow_steps: int = 0) -> Bundle:
+    """Fit `axes` PCA axes (fewer where the latents have fewer) on `faces`, the ones trained on; add model and card.
+
+    With `flow_steps` above 0 the priors of `fit_priors` are fitted too: 3,000 steps of the flow take minutes.
+    """
     known = {"model": type(vae).__name__, "image_size": faces.images.shape[1], "faces": faces.name}
     vae = vae.cpu().eval()
-    latents = encode_faces(vae, faces).mean
-    return Bundle(vae, fit_pca(latents, min(axes, len(latents) - 1, latents[0].numel())), known | card)
+    posterior = encode_faces(vae, faces)
+    latents = posterior.mean
+    fitted = fit_priors(posterior, flow_steps) if flow_steps else {}
+    return Bundle(vae, fit_pca(latents, min(axes, len(latents) - 1, latents[0].numel())), known | card, fitted)
 
 
 def load_pretrained(name: str | Path) -> Bundle:
     """Load a bundle that ships with the package, by name, or one from a folder. Works offline.
 
-    Raises `FileNotFoundError` for an unknown name or a folder without a bundle, `ValueError` for damaged files.
+    Every file is compared with the digest that the card keeps of it. Raises `FileNotFoundError` for an unknown name or
+    a folder without a bundle, `ValueError` for damaged files.
     """
     folder = SHIPPED / name if str(name) in shipped() else Path(name).expanduser()
     if not (folder / "card.json").exists():
@@ -81,14 +94,25 @@ def load_pretrained(name: str | Path) -> Bundle:
         )
     try:
         card = json.loads((folder / "card.json").read_text())
+        digests = card.pop("sha256")
+        for name, digest in digests.items():
+            if _sha256(folder / name) != digest:
+                raise ValueError(f"{name} is not what was saved")
         vae = MODELS[card["model"]](**json.loads((folder / "config.json").read_text()))
         vae.load_state_dict(load_file(folder / "model.safetensors"))
         axes = PCAAxes(**load_file(folder / "axes.safetensors"))
+        has_priors = "priors.safetensors" in digests
+        fitted = priors_from_tensors(load_file(folder / "priors.safetensors")) if has_priors else {}
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"the bundle in {folder} is damaged ({error}): install or train it again") from error
-    return Bundle(vae.eval(), axes, card)
+    return Bundle(vae.eval(), axes, card, fitted)
 
 
 def shipped() -> list[str]:
     """The names of the bundles that come with the package."""
     return sorted(card.parent.name for card in SHIPPED.glob("*/card.json"))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

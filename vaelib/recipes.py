@@ -77,4 +77,13 @@ RECIPES = {
         flip=False,
     ),
     "gaussian": TrainConfig(epochs=20, likelihood="gaussian", sigma=0.1, beta=1.0, learning_rate=1e-3),
+    "calibrated": TrainConfig(
+        epochs=22,
+        batch_size=128,
+        learning_rate=1e-3,
+        schedule="cosine",
+        likelihood="optimal-gaussian",
+        beta=1.0,
+        ema=0.999,
+    ),
 }
