@@ -16,7 +16,7 @@ from vaelib.storage import atomic_file, cache_folder
 # What `train` can be told, by a flag or in a file: these, with their defaults ("" where the help says it in words),
 # and every field of TrainConfig.
 RUN_SETTINGS = {
-    "recipe": ("anime-vae", "loss and optimiser: published, or gaussian (σ 0.1), or calibrated (σ from each batch; default: anime-vae)"),
+    "recipe": ("anime-vae", "loss and optimiser; calibrated is ours: σ from each batch (default: anime-vae)"),
     "model": ("conv", "network: fully convolutional or dense latent (default: the recipe's own)"),
     "base_channels": (20, "width of the conv network (default: 20)"),
     "latent_channels": (128, "latent channels of the conv network (default: 128)"),
