@@ -129,14 +129,14 @@ class LatentExplorer:
         self.axes_panel, self.attributes_panel = widgets.VBox(), AttributesPanel()
         self.tabs = widgets.Tab(
             [self.axes_panel, self.attributes_panel.box, self._make_morph()],
-            layout={"flex": "1 1 360px", "max_width": "760px"},
+            layout={"flex": "1 1 360px", "max_width": "790px"},
         )
         for index, title in enumerate(("Axes", "Attributes", "Morph")):
             self.tabs.set_title(index, title)
         # The picture at right, as published; on a narrow page, where the sliders do not fit beside it, above them.
         below = {"flex_flow": "row-reverse wrap", "justify_content": "flex-end", "align_items": "flex-start"}
         body = widgets.HBox([self._make_stage(), self.tabs], layout=below | {"grid_gap": "8px 16px"})
-        self.box = widgets.VBox([row(*settings, gap="4px 16px"), body], layout={"width": "100%", "max_width": "1110px"})
+        self.box = widgets.VBox([row(*settings, gap="4px 16px"), body], layout={"width": "100%", "max_width": "1140px"})
 
     def _make_stage(self) -> widgets.Widget:
         """The picture, and what to do with it."""
@@ -189,7 +189,7 @@ class LatentExplorer:
 
     def _show_axes(self) -> None:
         state, count = self.state, len(self.state.bundle.axes)
-        widths = [60] * count + [122] * (len(state.names) - count)
+        widths = [60] * count + [132] * (len(state.names) - count)
         self.axis_rows = [AxisRow(*each) for each in zip(state.names, state.strips(), widths, strict=True)]
         for index, axis in enumerate(self.axis_rows):
             axis.lock.value = index in state.locked

@@ -13,8 +13,8 @@ class AxisRow:
     """A slider under a strip of faces that shows what it does, and a button that locks it."""
 
     def __init__(self, name: str, strip: Image.Image, label_width: int):
-        margin = f"4px {label_width - 49}px 0 2px"
-        self.lock = widgets.ToggleButton(description="lock", layout={"width": "44px", "margin": margin})
+        margin = f"4px {label_width - 53}px 0 2px"
+        self.lock = widgets.ToggleButton(description="lock", layout={"width": "48px", "margin": margin})
         # As wide as the slider's track and a face more, so that each face stands over the weight that it has.
         self.strip = widgets.Image(format="jpeg", layout={"width": "172px", "height": "34px"})
         self.slider = widgets.FloatSlider(
