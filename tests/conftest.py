@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from vaelib.faces import Faces, load_faces
+from vaelib.latents import fit_pca
 from vaelib.model import VAE
+from vaelib.pretrained import Bundle
 
 ROOT = Path(__file__).parents[1]
 
@@ -52,6 +54,20 @@ def tiny_vae(x) -> VAE:
         for _ in range(10):
             vae(x)
     return vae
+
+
+@pytest.fixture(scope="session")
+@torch.no_grad()
+def bundle() -> Bundle:
+    """A tiny untrained decoder, which draws coloured spots, and axes of unit length, which move many of them."""
+    torch.manual_seed(0)
+    vae = VAE(base_channels=4, latent_channels=8)
+    for parameter in vae.parameters():
+        parameter *= 3  # more contrast
+    latents = torch.randn(100, *vae.latent_shape(64))
+    for _ in range(20):
+        vae.decode(latents)  # lets the batch norms see what comes
+    return Bundle(vae.eval(), fit_pca(latents), {"model": "VAE", "image_size": 64, "faces": "drawn-anime"})
 
 
 @pytest.fixture(scope="session")

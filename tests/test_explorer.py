@@ -1,38 +1,25 @@
-"""The explorer without a browser: setting a slider's value or clicking a button calls what a person's hand would."""
+"""The explorer's widgets without a browser: setting a value or clicking a button calls what a person's hand would."""
 
 import asyncio
+import re
 from base64 import b64decode
+from datetime import UTC, datetime
 from io import BytesIO
 
+import ipywidgets as widgets
 import numpy as np
 import pytest
 import torch
 import traitlets
 from PIL import Image
 
-from vaelib.explorer import ExplorerState, LatentExplorer
-from vaelib.latents import fit_pca
-from vaelib.model import VAE
+from vaelib.drawn import draw_face
+from vaelib.explorer import LatentExplorer, app
+from vaelib.explorer_state import ExplorerState
+from vaelib.latents import NamedAxes, PCAAxes
 from vaelib.pretrained import Bundle
 
-
-@pytest.fixture(scope="module")
-@torch.no_grad()
-def bundle() -> Bundle:
-    """A tiny untrained decoder, which draws coloured spots, and axes of unit length, which move many of them."""
-    torch.manual_seed(0)
-    vae = VAE(base_channels=4, latent_channels=8)
-    for parameter in vae.parameters():
-        parameter *= 3  # more contrast
-    latents = torch.randn(100, *vae.latent_shape(64))
-    for _ in range(20):
-        vae.decode(latents)  # lets the batch norms see what comes
-    return Bundle(vae.eval(), fit_pca(latents), {"model": "VAE", "image_size": 64, "faces": "drawn-anime"})
-
-
-@pytest.fixture
-def state(bundle):
-    return ExplorerState(bundle)
+SHOWN = (160, "JPEG")  # what `render` is asked for
 
 
 @pytest.fixture
@@ -44,88 +31,42 @@ def explorer(bundle):
 def renders(explorer, monkeypatch):
     """A list that grows by one with each picture drawn."""
     drawn, render = [], explorer.state.render
-    monkeypatch.setattr(explorer.state, "render", lambda size: drawn.append(render(size)) or drawn[-1])
+    monkeypatch.setattr(explorer.state, "render", lambda *size: drawn.append(render(*size)) or drawn[-1])
     return drawn
 
 
-def pixels(png):
-    return np.asarray(Image.open(BytesIO(png))).astype(int)
+def pixels(file):
+    return np.asarray(Image.open(BytesIO(file))).astype(int)
 
 
 def values(explorer):
     return [slider.value for slider in explorer.sliders]
 
 
-# ---------------------------------------------------------------------------------------------- the state
+def downloaded(explorer) -> tuple[str, bytes]:
+    """Name and content of the file that the link under the picture saves."""
+    name, content = re.search(r'download="(.*?)" href="data:[\w/-]+;base64,(.*?)"', explorer.message.value).groups()
+    return name, b64decode(content)
 
 
-def test_a_state_starts_at_the_mean_face(bundle, state):
-    mean_face = bundle.vae.decode(bundle.axes.mean[None])[0].detach()
-    expected = (255 * mean_face).byte().permute(1, 2, 0).numpy()
-    assert state.weights == [0.0] * 12
-    assert np.abs(pixels(state.render(64)) - expected).max() <= 1
+def upload(field: widgets.FileUpload, content: bytes, name: str = "face.png") -> None:
+    """What the browser does, in ipywidgets 7 and 8."""
+    if widgets.__version__.startswith("7"):
+        field.metadata, field.data = [{"name": name}], [content]
+        field._counter += 1
+    else:
+        now = datetime.now(UTC)
+        file = {"name": name, "type": "", "size": len(content), "last_modified": now, "content": memoryview(content)}
+        field.value = (file,)
 
 
-def test_render_decodes_the_point_at_the_weights(bundle, state):
-    state.weights = [1.5, -2.0, *[0.5] * 10]
-    axes = bundle.axes
-    z = axes.mean + sum(w * scale * v for w, scale, v in zip(state.weights, axes.scales, axes.directions, strict=True))
-    expected = (255 * bundle.vae.decode(z[None])[0].detach()).byte().permute(1, 2, 0).numpy()
-    assert np.abs(pixels(state.render(64)) - expected).max() <= 1
+def as_png(array: np.ndarray) -> bytes:
+    file = BytesIO()
+    Image.fromarray(array).save(file, "PNG")
+    return file.getvalue()
 
 
-def test_render_gives_a_png_of_the_size_asked_for(state):
-    picture = Image.open(BytesIO(state.render(size=96)))
-    assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (96, 96))
-
-
-def test_the_same_weights_give_the_same_bytes(bundle, state):
-    first = state.render()
-    state.weights[0] = 2.0
-    assert np.abs(pixels(state.render()) - pixels(first)).mean() > 2  # grey levels of 255, and no rounding error
-    state.weights[0] = 0.0
-    assert state.render() == first == ExplorerState(bundle).render()
-
-
-def test_a_wrong_number_of_weights_is_refused(state):
-    state.weights = [0.0] * 11
-    with pytest.raises(ValueError, match=r"\(1, 11\), expected \(batch, 12\)"):
-        state.render()
-
-
-def test_randomize_is_repeatable_and_stays_on_the_sliders(bundle):
-    one, other = ExplorerState(bundle), ExplorerState(bundle)
-    seen = []
-    for seed in range(200):
-        one.randomize(torch.Generator().manual_seed(seed))
-        other.randomize(torch.Generator().manual_seed(seed))
-        assert (one.weights, one.directions) == (other.weights, other.directions)
-        seen += one.weights
-    assert all(weight == round(weight, 1) for weight in seen)
-    assert (min(seen), max(seen)) == (-3, 3)  # 2,400 draws reach beyond ±3, and are clipped
-    assert np.std(seen) == pytest.approx(1, abs=0.05)
-    assert np.mean(seen) == pytest.approx(0, abs=0.05)
-
-
-def test_step_moves_each_weight_in_its_own_direction_and_bounces(state):
-    state.weights = [0.0, 2.95, -2.95, 3.0, -3.0, *[0.0] * 7]
-    state.directions = [1, 1, -1, 1, -1, *[-1] * 7]
-    state.step()
-    assert state.weights == [0.05, 3.0, -3.0, 2.95, -2.95, *[-0.05] * 7]
-    state.step()
-    assert state.weights == [0.1, 2.95, -2.95, 2.9, -2.9, *[-0.1] * 7]
-    assert state.directions == [1, -1, 1, -1, 1, *[-1] * 7]
-
-
-def test_a_long_animation_stays_in_range_and_comes_back(state):
-    start = list(state.weights)
-    for _ in range(240):  # 12 σ there and back, in steps of 0.05
-        state.step()
-        assert max(map(abs, state.weights)) <= 3
-    assert state.weights == start
-
-
-# ---------------------------------------------------------------------------------------------- the view
+# ------------------------------------------------------------------------------------- sliders and buttons
 
 
 def test_twelve_sliders_go_from_minus_three_to_three(explorer):
@@ -148,7 +89,7 @@ def test_randomize_moves_every_slider_and_draws_once(bundle, explorer, renders):
     expected.randomize(torch.Generator().manual_seed(0))
     explorer.randomize_button.click()
     assert values(explorer) == explorer.state.weights == expected.weights
-    assert [explorer.picture.value] == renders == [expected.render(128)]
+    assert [explorer.picture.value] == renders == [expected.render(*SHOWN)]
 
 
 def test_reset_goes_back_to_the_mean_face_and_draws_once(explorer, renders):
@@ -183,12 +124,76 @@ def test_the_animation_waits_for_a_browser_that_lags(explorer, renders):
         await asyncio.sleep(then_wait)
         explorer.animate_button.value = False
 
-    explorer._echo.value = 1.0  # a browser has answered once, and now is busy
+    explorer._echo.value = 1  # a browser has answered once, and now is busy
     asyncio.run(animate(frames=4, then_wait=0.5))
     assert len(renders) == 4  # until the sliders are to move
 
-    traitlets.dlink((explorer.sliders[0], "value"), (explorer._echo, "value"))  # it answers again, as its link does
+    traitlets.dlink((explorer._tick, "value"), (explorer._echo, "value"))  # it answers again, as its link does
     asyncio.run(asyncio.wait_for(animate(frames=24), 3))
+
+
+def test_locks_keep_sliders_and_undo_goes_back(explorer):
+    explorer.sliders[2].value = 2.5
+    explorer.axis_rows[2].lock.value = True
+    face = explorer.picture.value
+    explorer.randomize_button.click()
+    assert values(explorer)[2] == 2.5 and values(explorer)[3] != 0
+    explorer.undo_button.click()
+    assert values(explorer) == [0, 0, 2.5, *[0] * 9]
+    assert explorer.picture.value == face
+
+
+def test_faces_can_be_drawn_from_elsewhere(bundle, explorer):
+    assert explorer.prior_choice.options == ("axes", *bundle.priors)
+    explorer.prior_choice.value, explorer.spread_slider.value = "wide", 0.5
+    explorer.randomize_button.click()
+    draw = explorer.state.draw
+    assert (draw.prior, draw.spread) == ("wide", 0.5)
+    explorer.reset_button.click()
+    assert explorer.state.draw is None
+
+
+def test_speed_is_how_far_a_frame_goes(explorer, renders):
+    async def animate():
+        explorer.speed_slider.value = 4.0
+        explorer.animate_button.value = True
+        while len(renders) < 3:
+            await asyncio.sleep(0.001)
+        explorer.animate_button.value = False
+
+    asyncio.run(animate())
+    assert {abs(weight) for weight in explorer.state.weights} == {0.6}
+
+
+def test_a_flood_of_events_draws_few_pictures_and_ends_on_the_last(explorer, renders):
+    async def flood():
+        for event in range(500):
+            explorer.sliders[0].value = event % 60 / 10
+            if event % 10 == 0:
+                await asyncio.sleep(0)  # the kernel takes the next message
+        explorer.sliders[0].value = 1.7
+        await asyncio.sleep(0.2)
+
+    asyncio.run(flood())
+    assert 1 <= len(renders) < 250
+    assert explorer.state.weights[0] == 1.7
+    assert explorer.picture.value == explorer.state.render(*SHOWN)
+
+
+def test_a_new_explorer_stops_the_animation_of_others(bundle, explorer):
+    async def run_the_cell_again():
+        explorer.animate_button.value = True
+        await asyncio.sleep(0.05)
+        again = LatentExplorer(bundle)
+        await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) == 1
+        again.animate_button.value = True
+        await asyncio.sleep(0.05)
+        assert any(again.state.weights)
+        again.stop()
+
+    asyncio.run(run_the_cell_again())
+    assert not explorer.animate_button.value
 
 
 def test_pressing_animate_often_leaves_one_animation(explorer, renders):
@@ -213,7 +218,7 @@ def test_pressing_animate_often_leaves_one_animation(explorer, renders):
 def test_an_error_stops_the_animation_and_is_reported(explorer, monkeypatch):
     errors = []
 
-    def fail(size):
+    def fail(*size):
         raise OSError("no memory left")
 
     async def animate():
@@ -238,3 +243,222 @@ def test_it_displays_as_widgets_with_a_still_picture_beside(explorer):
     assert b64decode(bundle["image/png"]) == explorer.state.render()
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.box.model_id
     assert bundle["text/plain"] == repr(explorer) == "LatentExplorer(VAE of drawn-anime faces, 12 axes)"
+
+
+# ------------------------------------------------------------------------------------------------- models
+
+
+@pytest.fixture
+def several(bundle):
+    small = Bundle(bundle.vae, bundle.axes, bundle.card | {"faces": "drawn-cartoon"})
+    return LatentExplorer({"one": bundle, "two": small}, torch.Generator().manual_seed(0))
+
+
+def test_each_model_is_left_as_it_was(several):
+    several.randomize_button.click()
+    one = values(several)
+    several.model_choice.value = "two"
+    assert values(several) == [0] * 12 and several.state.name == "two"
+    several.sliders[0].value = 1.0
+    several.model_choice.value = "one"
+    assert values(several) == one
+    several.model_choice.value = "two"
+    assert values(several) == [1.0, *[0] * 11]
+
+
+def test_models_may_have_different_numbers_of_axes(bundle):
+    axes = bundle.axes
+    three = PCAAxes(axes.mean, axes.directions[:3], axes.scales[:3], axes.explained[:3])
+    explorer = LatentExplorer({"many": bundle, "few": Bundle(bundle.vae, three, bundle.card)})
+    explorer.model_choice.value = "few"
+    assert len(explorer.sliders) == 3
+    explorer.sliders[2].value = 1.0
+    assert explorer.state.weights == [0, 0, 1.0]
+
+
+def test_no_model_is_refused():
+    with pytest.raises(ValueError, match="got no model, expected a bundle or several by name"):
+        LatentExplorer({})
+
+
+def test_the_app_shows_all_models_that_ship():
+    page = app()
+    assert page.layout.align_items == "center"
+
+
+# --------------------------------------------------------------------------------------------- attributes
+
+
+@pytest.fixture
+def attributes(bundle):
+    directions = torch.nn.functional.normalize(torch.ones(2, 32) + 2 * torch.eye(2, 32)).reshape(2, 8, 2, 2)
+    return NamedAxes(("smile", "skin"), directions, torch.ones(2))
+
+
+def test_attributes_are_sliders_with_names(bundle, attributes):
+    explorer = LatentExplorer(bundle, attributes=attributes)
+    assert [slider.description for slider in explorer.sliders[12:]] == ["smile", "skin"]
+    before = explorer.picture.value
+    explorer.sliders[13].value = 2.0
+    assert explorer.state.weights[13] == 2.0 and explorer.picture.value != before
+    fitted, strip = explorer.picture.value, explorer.axis_rows[13].strip.value
+    explorer.attributes_panel.orthogonal.value = True
+    assert explorer.picture.value != fitted and explorer.axis_rows[13].strip.value != strip
+    code = explorer.code_field.value
+    explorer.reset_button.click()
+    explorer.attributes_panel.orthogonal.value = False
+    explorer.code_field.value = code  # it says at which angles they stood
+    assert explorer.attributes_panel.orthogonal.value and explorer.state.weights[13] == 2.0
+
+
+def test_attributes_can_be_fitted_saved_and_loaded(bundle, explorer):
+    assert len(explorer.sliders) == 12 and explorer.attributes_panel.save.disabled
+    explorer.attributes_panel.fit.click()
+    names = [slider.description for slider in explorer.sliders[12:]]
+    assert len(names) == 12 and "12 attributes fitted to 1,000 drawn-anime faces" in explorer.message.value
+    explorer.attributes_panel.save.click()
+    name, content = downloaded(explorer)
+    assert name == "drawn-anime-attributes.safetensors"
+
+    other = LatentExplorer(bundle)
+    upload(other.attributes_panel.load, content, name)
+    assert [slider.description for slider in other.sliders[12:]] == names
+    assert not other.attributes_panel.save.disabled
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"no axes", "the file holds no named axes"),
+        (NamedAxes(("a",), torch.ones(1, 5), torch.ones(1)).to_bytes(), "these axes are for latents of (5,)"),
+    ],
+)
+def test_bad_axes_are_explained(explorer, content, message):
+    upload(explorer.attributes_panel.load, content)
+    assert message in explorer.message.value
+    assert len(explorer.sliders) == 12
+
+
+# ------------------------------------------------------------------------------------------------- morphs
+
+
+@pytest.fixture
+def morphing(explorer):
+    explorer.tabs.selected_index = 2
+    return explorer
+
+
+def test_the_picture_follows_the_tab(explorer):
+    face = explorer.picture.value
+    explorer.tabs.selected_index = 2
+    assert explorer.picture.value == explorer.morph.render(*SHOWN) != face
+    assert explorer.undo_button.disabled
+    explorer.tabs.selected_index = 1
+    assert explorer.picture.value == face
+    assert not explorer.undo_button.disabled
+
+
+def test_the_way_between_two_faces(morphing):
+    seen = {morphing.picture.value}
+    for way in (0.5, 1.0):
+        morphing.morph_slider.value = way
+        seen.add(morphing.picture.value)
+    morphing.morph_slider.value = 0.5
+    morphing.spherical_box.value = True
+    seen.add(morphing.picture.value)
+    assert len(seen) == 4
+    assert morphing.morph.spherical
+
+
+def test_an_uploaded_picture_becomes_an_end(morphing):
+    face = draw_face("anime", hair="buns", hair_hue=0.1)
+    before = morphing.picture.value
+    upload(morphing.ends[0].upload, as_png(face))
+    assert np.abs((255 * morphing.morph.pictures[0]).permute(1, 2, 0).numpy() - face).max() < 1
+    assert np.abs(pixels(morphing.ends[0].original.value) - face).mean() < 4
+    assert morphing.picture.value == morphing.morph.render(*SHOWN) != before
+    assert morphing.message.value == ""
+
+
+def test_a_bad_upload_is_explained_and_changes_nothing(morphing):
+    before = morphing.picture.value
+    upload(morphing.ends[1].upload, b"<script>alert(1)</script>", "face.txt")
+    assert "this file is no picture" in morphing.message.value
+    assert morphing.picture.value == before
+    upload(morphing.ends[1].upload, as_png(draw_face("anime")))
+    assert morphing.message.value == ""
+
+
+def test_an_end_can_be_drawn_or_taken_from_the_sliders(morphing):
+    first = morphing.ends[0].original.value
+    morphing.ends[0].draw.click()
+    second = morphing.ends[0].original.value
+    morphing.ends[0].take.click()
+    third = morphing.ends[0].original.value
+    assert len({first, second, third}) == 3
+    assert torch.equal(morphing.morph.pictures[0], morphing.state.face())
+    other = morphing.ends[1].original.value
+    morphing.randomize_button.click()
+    assert morphing.ends[1].original.value != other
+
+
+def test_a_morph_is_animated_there_and_back(morphing):
+    async def animate():
+        morphing.speed_slider.value = 4.0
+        morphing.animate_button.value = True
+        while morphing.morph_slider.value < 0.5:
+            await asyncio.sleep(0.001)
+        morphing.animate_button.value = False
+
+    asyncio.run(asyncio.wait_for(animate(), 20))
+    assert morphing.morph.share >= 0.5 and morphing.state.weights == [0] * 12
+
+
+# ----------------------------------------------------------------------------------------- things to keep
+
+
+def test_save_offers_a_png_of_any_size(explorer):
+    explorer.randomize_button.click()
+    explorer.size_field.value = 300
+    explorer.save_button.click()
+    name, content = downloaded(explorer)
+    assert name == "drawn-anime-300.png"
+    assert content == explorer.state.render(300)
+
+
+def test_record_offers_a_gif_and_leaves_the_face(explorer):
+    async def record():
+        explorer.size_field.value = 48
+        explorer.record_button.click()
+        await asyncio.sleep(0.02)
+        assert explorer.record_button.disabled and explorer.progress.layout.visibility == "visible"
+        while explorer.record_button.disabled:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(record(), 30))
+    name, content = downloaded(explorer)
+    gif = Image.open(BytesIO(content))
+    assert (name, gif.size, gif.n_frames) == ("drawn-anime-48.gif", (48, 48), 118)
+    assert explorer.progress.layout.visibility == "hidden"
+    assert values(explorer) == [0] * 12
+
+
+def test_a_code_brings_a_face_back_and_its_model_with_it(several):
+    several.model_choice.value = "two"
+    several.randomize_button.click()
+    weights, code = values(several), several.code_field.value
+    several.model_choice.value = "one"
+    several.code_field.value = f" {code} "
+    assert (several.model_choice.value, several.state.name) == ("two", "two")
+    assert values(several) == weights
+    assert several.code_field.value == code
+
+
+def test_a_bad_code_is_explained(explorer):
+    explorer.sliders[0].value = 1.0
+    code, face = explorer.code_field.value, explorer.picture.value
+    explorer.code_field.value = "<b>"
+    assert "got &#x27;&lt;b&gt;&#x27;, expected a code such as vae1:drawn-anime" in explorer.message.value
+    assert (explorer.code_field.value, explorer.picture.value) == (code, face)
+    explorer.code_field.value = code
+    assert explorer.code_field.value == code

@@ -1,11 +1,23 @@
+from io import BytesIO
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vaelib.latents import PCAAxes
 from vaelib.metrics import reconstruct
-from vaelib.plots import decode, face_grid, noise_grids, plot_history, reconstruction_grid, show_faces, traversal_grid
+from vaelib.plots import (
+    decode,
+    face_grid,
+    noise_grids,
+    plot_history,
+    reconstruction_grid,
+    show_faces,
+    to_gif,
+    traversal_grid,
+)
 from vaelib.priors import published_priors
 
 
@@ -110,3 +122,17 @@ def test_plot_history_without_held_out_faces():
     figure = plot_history(history(3, tested=False))
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["distortion", "rate"]
     assert [len(axis.lines) for axis in figure.axes] == [1, 1]
+
+
+def test_a_gif_plays_there_and_back():
+    pictures = [Image.new("RGB", (32, 24), (60 * i, 255 - 60 * i, 0)) for i in range(4)]
+    gif = Image.open(BytesIO(to_gif(pictures, seconds=0.05)))
+    assert (gif.format, gif.size, gif.n_frames, gif.info["duration"], gif.info["loop"]) == ("GIF", (32, 24), 6, 50, 0)
+    for frame, expected in enumerate([0, 1, 2, 3, 2, 1]):
+        gif.seek(frame)
+        assert gif.convert("RGB").getpixel((5, 5)) == pictures[expected].getpixel((5, 5))
+
+
+def test_a_gif_needs_a_picture():
+    with pytest.raises(ValueError, match="got no picture, expected at least one"):
+        to_gif([])

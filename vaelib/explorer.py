@@ -1,110 +1,99 @@
-"""Drag sliders, watch a face change: the published *Anime VAE* GUI, in ipywidgets.
+"""Drag sliders, watch a face change: the published *Anime VAE* GUI, and much beside, in ipywidgets.
 
     bundle = vaelib.load_pretrained("drawn-anime")
     vaelib.LatentExplorer(bundle)               # last line of a cell: sliders, buttons, picture
 
-`ExplorerState` is all that the explorer knows and does, without a browser; `LatentExplorer` shows it and listens.
+What the explorer knows and does is in `vaelib.explorer_state`; `LatentExplorer` shows it and listens.
 """
 
 import asyncio
+import html
 import itertools
 from base64 import b64encode
-from io import BytesIO
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
 from time import monotonic
+from weakref import WeakSet
 
 import ipywidgets as widgets
 import torch
-from PIL import Image
-from torchvision.transforms.functional import to_pil_image
 
-from vaelib.plots import decode
-from vaelib.pretrained import Bundle
+from vaelib.explorer_parts import (
+    AttributesPanel,
+    AxisRow,
+    MorphEnd,
+    button,
+    choice,
+    columns,
+    label,
+    row,
+    setting,
+    uploaded,
+)
+from vaelib.explorer_state import AXES, ExplorerState, Morph, model_of, read_face
+from vaelib.faces import load_faces
+from vaelib.latents import NamedAxes, fit_attributes_of
+from vaelib.plots import to_gif
+from vaelib.pretrained import Bundle, load_pretrained, shipped
 
-LIMIT = 3.0  # sliders go from -3 to 3 σ
-SLIDER_STEP = 0.1
-ANIMATION_STEP = 0.05  # per frame and axis
 FRAME_SECONDS = 0.02
 PAUSE_SECONDS = 0.005  # the least that the animation leaves to everything else in the kernel, per frame
 FRAMES_PER_SLIDER_MOVE = 5  # moving twelve sliders at every frame is more than a browser keeps up with
 PATIENCE_SECONDS = 1.0  # how long the animation waits for a browser that lags or has gone
-SHOWN_SIZE = 256  # pixels on the page; half of that is drawn, and the browser enlarges it: a third of the bytes
+SHOWN_SIZE = 320  # pixels on the page;
+SENT_SIZE = 160  # half of that is drawn, and the browser enlarges it
+GIF_FRAMES, GIF_SPEED, GIF_SECONDS = 60, 2, 0.04  # as fast as on the page, at half its rate
+ATTRIBUTES_SHOWN = 12  # of those given or fitted
+FITTED_FACES = 1000
 
-
-class ExplorerState:
-    """A point in a bundle's PCA space, and the face that stands there.
-
-    `weights` holds one float per axis, in standard deviations from the mean, from -3 to 3: at first all 0, the mean
-    face. `directions` holds the way in which each moves when animated, 1 or -1.
-    """
-
-    def __init__(self, bundle: Bundle):
-        self.bundle = bundle
-        self.directions = [1 if axis % 2 == 0 else -1 for axis in range(len(bundle.axes))]
-        self.reset()
-
-    def reset(self) -> None:
-        """Go to the mean face: every weight 0."""
-        self.weights = [0.0] * len(self.bundle.axes)
-
-    def randomize(self, generator: torch.Generator | None = None) -> None:
-        """Draw every weight from N(0, 1), clipped to ±3 and rounded to 0.1, and every direction by a coin."""
-        drawn = torch.randn(len(self.weights), generator=generator).clamp(-LIMIT, LIMIT)
-        coins = torch.randint(2, (len(self.weights),), generator=generator)
-        self.weights = [round(weight, 1) for weight in drawn.tolist()]
-        self.directions = (2 * coins - 1).tolist()
-
-    def step(self) -> None:
-        """One frame of the animation: each weight moves 0.05 in its own direction and bounces at ±3."""
-        for axis, weight in enumerate(self.weights):
-            if abs(weight + ANIMATION_STEP * self.directions[axis]) > LIMIT:
-                self.directions[axis] *= -1
-        moved = zip(self.weights, self.directions, strict=True)
-        self.weights = [round(weight + ANIMATION_STEP * way, 2) for weight, way in moved]  # no drift off the grid
-
-    def render(self, size: int = SHOWN_SIZE) -> bytes:
-        """The face at `weights` as a PNG of `size`×`size` pixels. Raises `ValueError` for a wrong number of weights."""
-        z = self.bundle.axes.latents(torch.tensor([self.weights]))
-        picture = to_pil_image(decode(self.bundle.vae, z)[0]).resize((size, size), Image.Resampling.LANCZOS)
-        file = BytesIO()
-        picture.save(file, "PNG", compress_level=1)  # as fast as it gets, for a slightly larger file
-        return file.getvalue()
+_EXPLORERS: "WeakSet[LatentExplorer]" = WeakSet()
 
 
 class LatentExplorer:
-    """Twelve sliders on the PCA axes of a `bundle`, Randomize, Animate, Reset, and the face they describe.
+    """Sliders on the axes of a model's latent space, and the face they describe; morphs; things to keep.
+
+    `models` is a bundle, or several by name. `attributes` (one `NamedAxes`, or by the same names) are the sliders of
+    the second tab: the first twelve. Randomize draws from `generator`.
 
     It displays itself as the last line of a cell, in Jupyter, Colab and Voilà; where there are no widgets the face is
-    shown as a still picture. `state` is what it shows; `box`, `sliders`, `picture` and the three buttons are the
-    ipywidgets it is made of. Randomize draws from `generator`.
+    shown as a still picture. `state` and `morph` are what it shows of the model chosen; the ipywidgets it is made of
+    are attributes too: `box` holds all the others. Only one explorer is animated at a time: a new one, such as the
+    same cell's run again, stops the others.
     Source: the tkinter application of *Anime VAE* (its ranges, steps and speeds).
     """
 
-    def __init__(self, bundle: Bundle, generator: torch.Generator | None = None):
-        self.state = ExplorerState(bundle)
+    def __init__(
+        self,
+        models: Bundle | Mapping[str, Bundle],
+        generator: torch.Generator | None = None,
+        attributes: NamedAxes | Mapping[str, NamedAxes] | None = None,
+    ):
+        bundles = {models.card["faces"]: models} if isinstance(models, Bundle) else dict(models)
+        if not bundles:
+            raise ValueError("got no model, expected a bundle or several by name: see vaelib.load_pretrained")
+        if not isinstance(attributes, Mapping):
+            attributes = dict.fromkeys(bundles, attributes)
+        self._bundles, self._attributes = bundles, attributes
+        self._states: dict[str, tuple[ExplorerState, Morph]] = {}
         self._generator = generator
-        self._task = None  # the animation, while it runs
+        self._task: asyncio.Task | None = None  # the animation, while it runs
+        self._recording: asyncio.Task | None = None
+        self._pending: asyncio.TimerHandle | None = None  # the picture that waits for more slider events
+        self._free_at = 0.0  # when the kernel has had as much time for events as the last picture took
         self._moving_sliders = False
         self._has_browser = False
-        self.sliders = [_slider(f"axis {number}") for number in range(1, len(bundle.axes) + 1)]
-        self.randomize_button = _button(widgets.Button, "Randomize", "random")
-        self.animate_button = _button(widgets.ToggleButton, "Animate", "play")
-        self.reset_button = _button(widgets.Button, "Reset", "undo")
-        self.picture = widgets.Image(format="png", width=SHOWN_SIZE, height=SHOWN_SIZE)
-        self.box = self._lay_out()
-        self._echo = widgets.FloatText()  # never shown: the browser sends back where the first slider stands
-        self._link = widgets.jsdlink((self.sliders[0], "value"), (self._echo, "value"))
-        self._draw()
+        self._seeds = itertools.count(3)  # of the drawn faces to morph between
 
-        for slider in self.sliders:
-            slider.observe(self._on_slider, names="value")
-        self.randomize_button.on_click(self._on_randomize)
-        self.animate_button.observe(self._on_animate, names="value")
-        self.reset_button.on_click(self._on_reset)
-        self._echo.observe(self._on_echo, names="value")
+        for other in list(_EXPLORERS):
+            other.stop()
+        _EXPLORERS.add(self)
+        self._make_widgets()
+        self._open(next(iter(bundles)))
+        self._listen()
 
     def __repr__(self) -> str:
         card = self.state.bundle.card
-        return f"LatentExplorer({card['model']} of {card['faces']} faces, {len(self.sliders)} axes)"
+        return f"LatentExplorer({card['model']} of {card['faces']} faces, {len(self.state.bundle.axes)} axes)"
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         """What IPython displays: the live widgets where a front end has them, else the picture, else the name."""
@@ -115,86 +104,394 @@ class LatentExplorer:
             "application/vnd.jupyter.widget-view+json": view,
         }
 
-    def _lay_out(self) -> widgets.Box:
-        half = (len(self.sliders) + 1) // 2
-        wrap = {"flex_flow": "row wrap"}  # on a narrow page, what does not fit goes below
-        columns = widgets.HBox([widgets.VBox(self.sliders[:half]), widgets.VBox(self.sliders[half:])], layout=wrap)
-        buttons = widgets.HBox([self.randomize_button, self.animate_button, self.reset_button], layout=wrap)
-        return widgets.HBox([widgets.VBox([columns, buttons]), self.picture], layout=wrap)
+    def stop(self) -> None:
+        """End the animation, if there is one."""
+        if self._task:
+            self._task.cancel()
+            self._task = None
+        with self._held():
+            self.animate_button.value = False
+
+    # ------------------------------------------------------------------------------------------------- layout
+
+    def _make_widgets(self) -> None:
+        self.model_choice = choice("model", list(self._bundles), width="200px")
+        self.prior_choice = choice("draw from", [AXES], width="190px")
+        self.spread_slider = setting("spread", 0.0, 3.0, step=0.1)
+        self.speed_slider = setting("speed", 0.2, 4.0, step=0.2)
+        settings = [self.model_choice, self.prior_choice, self.spread_slider, self.speed_slider]
+        if len(self._bundles) == 1:
+            del settings[0]
+        # Never shown: the browser sends the number of the frame back when it has got that far.
+        self._tick, self._echo = widgets.IntText(), widgets.IntText()
+        self._link = widgets.jsdlink((self._tick, "value"), (self._echo, "value"))
+
+        self.axes_panel, self.attributes_panel = widgets.VBox(), AttributesPanel()
+        self.tabs = widgets.Tab(
+            [self.axes_panel, self.attributes_panel.box, self._make_morph()],
+            layout={"flex": "1 1 360px", "max_width": "790px"},
+        )
+        for index, title in enumerate(("Axes", "Attributes", "Morph")):
+            self.tabs.set_title(index, title)
+        # The picture at right, as published; on a narrow page, where the sliders do not fit beside it, above them.
+        below = {"flex_flow": "row-reverse wrap", "justify_content": "flex-end", "align_items": "flex-start"}
+        body = widgets.HBox([self._make_stage(), self.tabs], layout=below | {"grid_gap": "8px 16px"})
+        self.box = widgets.VBox([row(*settings, gap="4px 16px"), body], layout={"width": "100%", "max_width": "1140px"})
+
+    def _make_stage(self) -> widgets.Widget:
+        """The picture, and what to do with it."""
+        wide = {"width": f"{SHOWN_SIZE}px"}
+        self.picture = widgets.Image(format="jpeg", width=SHOWN_SIZE, height=SHOWN_SIZE)
+        self.randomize_button = button(widgets.Button, "Randomize", "random")
+        self.animate_button = button(widgets.ToggleButton, "Animate", "play")
+        self.undo_button = button(widgets.Button, "Undo", "undo")
+        self.reset_button = button(widgets.Button, "Reset", "home")
+        self.size_field = widgets.BoundedIntText(
+            512, min=16, max=4096, description="pixels", style=label(40), layout={"width": "110px"}
+        )
+        self.save_button = button(widgets.Button, "Save PNG", width="94px")
+        self.record_button = button(widgets.Button, "Record GIF", width="100px")
+        self.code_field = widgets.Text(description="code", continuous_update=False, style=label(34), layout=wide)
+        self.progress = widgets.IntProgress(max=GIF_FRAMES, layout=wide | {"height": "8px", "visibility": "hidden"})
+        self.message = widgets.HTML(layout=wide | {"min_height": "32px"})
+        rows = [
+            row(self.randomize_button, self.animate_button),
+            row(self.undo_button, self.reset_button),
+            row(self.size_field, self.save_button, self.record_button),
+        ]
+        return widgets.VBox(
+            [self.picture, *rows, self.code_field, self.progress, self.message],
+            layout={"width": f"{SHOWN_SIZE + 8}px", "flex": "0 0 auto"},
+        )
+
+    def _make_morph(self) -> widgets.Widget:
+        self.ends = [MorphEnd("from"), MorphEnd("to")]
+        self.morph_slider = widgets.FloatSlider(
+            description="way", min=0, max=1, step=0.01, style=label(30), layout={"width": "420px"}
+        )
+        self.spherical_box = widgets.Checkbox(description="along an arc", indent=False, layout={"width": "130px"})
+        ends = row(*(end.box for end in self.ends), gap="8px 28px")
+        return widgets.VBox([ends, row(self.morph_slider, self.spherical_box)])
+
+    def _open(self, name: str) -> None:
+        """Show the model called `name`, as it was left."""
+        if name not in self._states:
+            state = ExplorerState(self._bundles[name], _first(self._attributes.get(name)), name)
+            self._states[name] = state, Morph(state.bundle, state.decoder)
+        self.state, self.morph = self._states[name]
+        with self._held():
+            self.prior_choice.options = [AXES, *self.state.bundle.priors]
+            self.prior_choice.value, self.spread_slider.value = self.state.prior, self.state.spread
+            self.spherical_box.value = self.morph.spherical
+        for side, end in enumerate(self.ends):
+            end.show(self.morph, side)
+        self._show_axes()
+
+    def _show_axes(self) -> None:
+        state, count = self.state, len(self.state.bundle.axes)
+        widths = [60] * count + [132] * (len(state.names) - count)
+        self.axis_rows = [AxisRow(*each) for each in zip(state.names, state.strips(), widths, strict=True)]
+        for index, axis in enumerate(self.axis_rows):
+            axis.lock.value = index in state.locked
+            axis.slider.observe(self._guarded(self._on_slider), names="value")
+            axis.lock.observe(self._guarded(self._on_lock), names="value")
+        self.axes_panel.children = [columns([axis.box for axis in self.axis_rows[:count]])]
+        self.attributes_panel.show(self.axis_rows[count:])
+        self._show()
+
+    @property
+    def sliders(self) -> list[widgets.FloatSlider]:
+        """The sliders of all axes, in the order of `state.weights`."""
+        return [row.slider for row in self.axis_rows]
+
+    @property
+    def scene(self) -> ExplorerState | Morph:
+        """What the picture shows: the morph on its tab, else the face at the sliders."""
+        return self.morph if self.tabs.selected_index == 2 else self.state
+
+    # ----------------------------------------------------------------------------------------------- listening
+
+    def _listen(self) -> None:
+        self.randomize_button.on_click(self._on_randomize)
+        self.undo_button.on_click(self._on_undo)
+        self.reset_button.on_click(self._on_reset)
+        self.attributes_panel.fit.on_click(self._on_fit)
+        self.attributes_panel.save.on_click(self._on_save_attributes)
+        self.save_button.on_click(self._on_save)
+        self.record_button.on_click(self._on_record)
+        self._echo.observe(self._on_echo, names="value")
+        for widget, handler in (
+            (self.animate_button, self._on_animate),
+            (self.model_choice, self._on_model),
+            (self.prior_choice, self._on_setting),
+            (self.spread_slider, self._on_setting),
+            (self.code_field, self._on_code),
+            (self.morph_slider, self._on_morph),
+            (self.spherical_box, self._on_morph),
+            (self.attributes_panel.orthogonal, self._on_orthogonal),
+            (self.attributes_panel.load, self._on_load),
+        ):
+            widget.observe(self._guarded(handler), names="value")
+        self.tabs.observe(self._on_tab, names="selected_index")
+        for side, end in enumerate(self.ends):
+            end.draw.on_click(lambda button, side=side: self._on_draw_end(side))
+            end.take.on_click(lambda button, side=side: self._on_take_end(side))
+            end.upload.observe(lambda change, side=side: self._on_upload(side, change["new"]), names="value")
+
+    def _guarded(self, handler: Callable[[dict], None]) -> Callable[[dict], None]:
+        """`handler`, deaf to what the explorer itself sets."""
+        return lambda change: None if self._moving_sliders else handler(change)
+
+    @contextmanager
+    def _held(self):
+        before, self._moving_sliders = self._moving_sliders, True
+        try:
+            yield
+        finally:
+            self._moving_sliders = before
 
     def _on_slider(self, change: dict) -> None:
-        if not self._moving_sliders:
-            self.state.weights[self.sliders.index(change["owner"])] = change["new"]
-            self._draw()
+        self.state.move(self.sliders.index(change["owner"]), change["new"])
+        self._draw_soon()
+
+    def _on_lock(self, change: dict) -> None:
+        self.state.locked = {index for index, axis in enumerate(self.axis_rows) if axis.lock.value}
+
+    def _on_setting(self, change: dict) -> None:
+        self.state.prior, self.state.spread = self.prior_choice.value, round(self.spread_slider.value, 1)
+
+    def _on_morph(self, change: dict) -> None:
+        self.morph.share, self.morph.spherical = self.morph_slider.value, self.spherical_box.value
+        self._draw_soon()
+
+    def _on_model(self, change: dict) -> None:
+        self.stop()
+        self._open(change["new"])
+
+    def _on_orthogonal(self, change: dict) -> None:
+        self.state.orthogonal = change["new"]
+        self._show_strips()
+        self._draw()
+
+    def _show_strips(self) -> None:
+        for axis, strip in zip(self.axis_rows, self.state.strips(), strict=True):
+            axis.show(strip)
+
+    def _on_fit(self, button: widgets.Button) -> None:
+        bundle = self.state.bundle
+        faces = load_faces(bundle.card["faces"], bundle.image_size, count=FITTED_FACES, verbose=False)
+        some = faces.select(range(min(FITTED_FACES, len(faces))))
+        self._use(fit_attributes_of(bundle.vae, some))
+        self._say(f"{len(self.state.attributes)} attributes fitted to {len(some):,} {some.name} faces")
+
+    def _on_load(self, change: dict) -> None:
+        if content := uploaded(change["new"]):
+            with self._complaints():
+                attributes = NamedAxes.load(content)
+                expected = self.state.bundle.axes.directions.shape[1:]
+                if attributes.directions.shape[1:] != expected:
+                    shape = tuple(attributes.directions.shape[1:])
+                    raise ValueError(f"these axes are for latents of {shape}, the model's are {tuple(expected)}")
+                self._use(attributes)
+
+    def _use(self, attributes: NamedAxes) -> None:
+        self.stop()
+        self.state.use(_first(attributes))
+        self._show_axes()
+
+    def _on_tab(self, change: dict) -> None:
+        self.stop()
+        on_morph = change["new"] == 2
+        for widget in (self.undo_button, self.reset_button, self.code_field):
+            widget.disabled = on_morph
+        self._show()
 
     def _on_randomize(self, button: widgets.Button) -> None:
-        self.state.randomize(self._generator)
+        if self.scene is self.morph:
+            for side in (0, 1):
+                self._on_draw_end(side)
+        else:
+            self.state.randomize(self._generator)
+            self._show()
+
+    def _on_undo(self, button: widgets.Button) -> None:
+        self.stop()
+        self.state.undo()
         self._show()
 
     def _on_reset(self, button: widgets.Button) -> None:
-        self.animate_button.value = False
+        self.stop()
         self.state.reset()
         self._show()
 
+    def _on_code(self, change: dict) -> None:
+        with self._complaints():
+            name = model_of(change["new"])
+            if name in self._bundles:
+                self.model_choice.value = name
+            was = self.state.orthogonal
+            self.state.restore(change["new"])
+            if self.state.orthogonal != was:
+                self._show_strips()
+        self._show()
+
+    # ------------------------------------------------------------------------------------------- morphs
+
+    def _on_draw_end(self, side: int) -> None:
+        self.morph.draw_end(side, next(self._seeds))
+        self._show_end(side)
+
+    def _on_take_end(self, side: int) -> None:
+        self.morph.set_end(side, self.state.face())
+        self._show_end(side)
+
+    def _on_upload(self, side: int, files: dict | tuple) -> None:
+        if content := uploaded(files):
+            with self._complaints():
+                self.morph.set_end(side, read_face(content, self.state.bundle))
+            self._show_end(side)
+
+    def _show_end(self, side: int) -> None:
+        self.ends[side].show(self.morph, side)
+        self._draw_soon()
+
+    # ------------------------------------------------------------------------------------------- keeping
+
+    def _on_save(self, button: widgets.Button) -> None:
+        size = self.size_field.value
+        self._offer(self.scene.render(size), f"{self.state.name}-{size}.png", "image/png")
+
+    def _on_record(self, button: widgets.Button) -> None:
+        self._recording = asyncio.get_running_loop().create_task(self._record(self.size_field.value))
+
+    async def _record(self, size: int) -> None:
+        self.record_button.disabled = True
+        self.progress.value, self.progress.layout.visibility = 0, "visible"
+        name = f"{self.state.name}-{size}.gif"
+        try:
+            pictures = []
+            for picture in self.scene.frames(GIF_FRAMES, size, GIF_SPEED * self.speed_slider.value):
+                pictures.append(picture)
+                self.progress.value = len(pictures)
+                await asyncio.sleep(PAUSE_SECONDS)
+            self._offer(await asyncio.to_thread(to_gif, pictures, GIF_SECONDS), name, "image/gif")
+        finally:
+            self.progress.layout.visibility = "hidden"
+            self.record_button.disabled = False
+
+    def _on_save_attributes(self, button: widgets.Button) -> None:
+        self._offer(
+            self.state.attributes.to_bytes(), f"{self.state.name}-attributes.safetensors", "application/octet-stream"
+        )
+
+    def _offer(self, content: bytes, name: str, kind: str) -> None:
+        """A link that saves the file where the browser is, which need not be where the kernel is."""
+        name = html.escape(name)
+        self._say(
+            f'<a download="{name}" href="data:{kind};base64,{b64encode(content).decode()}" '
+            f'style="text-decoration: underline">Download {name}</a> ({len(content) / 1000:,.0f} kB)'
+        )
+
+    @contextmanager
+    def _complaints(self):
+        """Say what is wrong with something that a person gave, beneath the picture."""
+        try:
+            yield
+            self._say("")
+        except ValueError as error:
+            self._say(f'<span style="color: #b00020">{html.escape(str(error))}</span>')
+
+    def _say(self, text: str) -> None:
+        self.message.value = f'<div style="line-height: 1.3; overflow-wrap: anywhere">{text}</div>' if text else ""
+
+    # ------------------------------------------------------------------------------------------- animation
+
     def _on_animate(self, change: dict) -> None:
         if change["new"]:
+            self.state.remember()
             self._task = asyncio.get_running_loop().create_task(self._animate())
-            self._task.add_done_callback(self._on_animation_end)
-        elif self._task:
-            self._task.cancel()
+            self._task.add_done_callback(self._on_end)
+        else:
+            self.stop()
             self._move_sliders()
+            self._show_code()
 
     async def _animate(self) -> None:
         for frame in itertools.count(1):
             started = monotonic()
-            self.state.step()
+            self.scene.step(self.speed_slider.value)
             if frame % FRAMES_PER_SLIDER_MOVE == 0:
                 await self._browser_to_catch_up()
                 self._move_sliders()
+                self._tick.value = frame
             self._draw()
             await asyncio.sleep(max(PAUSE_SECONDS, FRAME_SECONDS - (monotonic() - started)))
 
     async def _browser_to_catch_up(self) -> None:
         # Else pictures queue up in a slow browser, and the animation goes on long after its button was released.
         patience_ends = monotonic() + PATIENCE_SECONDS
-        while self._has_browser and self._echo.value != self.sliders[0].value and monotonic() < patience_ends:
+        while self._has_browser and self._echo.value != self._tick.value and monotonic() < patience_ends:
             await asyncio.sleep(PAUSE_SECONDS)
 
     def _on_echo(self, change: dict) -> None:
         self._has_browser = True
 
-    def _on_animation_end(self, task: asyncio.Task) -> None:
+    def _on_end(self, task: asyncio.Task) -> None:
         if not task.cancelled():  # an error stopped it: release the button, and let the error be seen
-            self.animate_button.value = False
+            self.stop()
             task.result()
+
+    # --------------------------------------------------------------------------------------------- drawing
 
     def _show(self) -> None:
         self._move_sliders()
         self._draw()
 
     def _move_sliders(self) -> None:
-        self._moving_sliders = True  # else each slider would have its own picture drawn
-        try:
+        with self._held():  # else each slider would have its own picture drawn
             for slider, weight in zip(self.sliders, self.state.weights, strict=True):
                 slider.value = weight
-        finally:
-            self._moving_sliders = False
+            self.morph_slider.value = self.morph.share
+            self.attributes_panel.orthogonal.value = self.state.orthogonal
+
+    def _draw_soon(self) -> None:
+        """Draw now; or, where events come faster than pictures can, one picture for several of them."""
+        if self._pending:
+            return
+        wait = self._free_at - monotonic()
+        if wait > 0 and (loop := _running_loop()):
+            self._pending = loop.call_later(wait, self._draw)
+        else:
+            self._draw()
 
     def _draw(self) -> None:
-        self.picture.value = self.state.render(SHOWN_SIZE // 2)
+        if self._pending:
+            self._pending.cancel()
+            self._pending = None
+        started = monotonic()
+        self.picture.value = self.scene.render(SENT_SIZE, "JPEG")
+        if not self._task:
+            self._show_code()
+        self._free_at = 2 * monotonic() - started
+
+    def _show_code(self) -> None:
+        with self._held():
+            self.code_field.value = self.state.code
 
 
-def _slider(description: str) -> widgets.FloatSlider:
-    return widgets.FloatSlider(
-        description=description,
-        min=-LIMIT,
-        max=LIMIT,
-        step=SLIDER_STEP,
-        readout_format=".1f",
-        style={"description_width": "50px"},
-        layout={"width": "270px"},
-    )
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
-def _button(kind: type[widgets.Widget], description: str, icon: str) -> widgets.Widget:
-    return kind(description=description, icon=icon, layout={"width": "110px"})
+def _first(attributes: NamedAxes | None) -> NamedAxes | None:
+    """As many as there is room for."""
+    return attributes and attributes.pick(*attributes.names[:ATTRIBUTES_SHOWN])
+
+
+def app() -> widgets.Widget:
+    """The explorer of all models that ship, as a page of its own: what `make app` serves with Voilà."""
+    explorer = LatentExplorer({name: load_pretrained(name) for name in shipped()})
+    return widgets.VBox([explorer.box], layout={"align_items": "center"})

@@ -1,13 +1,22 @@
-"""The latent space of a trained VAE: encode a data set, find its main axes, walk between two faces."""
+"""The latent space of a trained VAE: encode a data set, find its main axes and named ones, walk between two faces."""
 
+import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from sklearn.decomposition import PCA
+from sklearn.linear_model import LinearRegression
 from torch import Tensor, nn
 
 from vaelib.faces import Faces
 from vaelib.model import Posterior, inference
+from vaelib.storage import atomic_file
 
 
 def encode_faces(vae: nn.Module, faces: Faces, batch_size: int = 256) -> Posterior:
@@ -70,9 +79,149 @@ def fit_pca(latents: Tensor, count: int = 12) -> PCAAxes:
     )
 
 
-def interpolate(z_from: Tensor, z_to: Tensor, steps: int) -> Tensor:
-    """`steps` latents (steps, *latent_shape) on the straight line between two (*latent_shape), both included."""
+@dataclass(frozen=True)
+class NamedAxes:
+    """Directions in latent space that each have a name, such as "skin" or "glasses=round".
+
+    `names` are K texts, `directions` float32 (K, *latent_shape) of length 1, and `scales` float32 (K,): how far a
+    latent moves for one unit of weight.
+    """
+
+    names: tuple[str, ...]
+    directions: Tensor
+    scales: Tensor
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def offsets(self, weights: Tensor) -> Tensor:
+        """What to add to latents for `weights` (B, K): float32 (B, *latent_shape)."""
+        if weights.ndim != 2 or weights.shape[1] != len(self):
+            raise ValueError(f"got weights of shape {tuple(weights.shape)}, expected (batch, {len(self)})")
+        return torch.tensordot(weights * self.scales, self.directions, dims=1)
+
+    def pick(self, *names: str) -> "NamedAxes":
+        """Only the axes called so, in that order. Raises `ValueError` for a name that is not there."""
+        if unknown := [name for name in names if name not in self.names]:
+            raise ValueError(f"no axis called {', '.join(unknown)}; there are: {', '.join(self.names)}")
+        rows = [self.names.index(name) for name in names]
+        return NamedAxes(names, self.directions[rows], self.scales[rows])
+
+    def orthogonal(self) -> "NamedAxes":
+        """The axes at right angles to each other that are nearest to these: each then keeps out of the others' way.
+
+        None comes first (as in Gram and Schmidt's way): this is Löwdin's symmetric orthogonalisation.
+        """
+        if len(self) > (most := self.directions[0].numel()):
+            raise ValueError(f"got {len(self)} axes in {most} dimensions, which can't be at right angles: pick fewer")
+        u, _, v = torch.linalg.svd(self.directions.flatten(1).double(), full_matrices=False)
+        return NamedAxes(self.names, (u @ v).float().reshape(self.directions.shape), self.scales)
+
+    def save(self, path: str | Path) -> Path:
+        """Write a safetensors file, names and all, for `NamedAxes.load`."""
+        with atomic_file(Path(path)) as part:
+            part.write_bytes(self.to_bytes())
+        return Path(path)
+
+    def to_bytes(self) -> bytes:
+        """What `save` writes."""
+        names = torch.frombuffer(bytearray(json.dumps(self.names).encode()), dtype=torch.uint8)
+        return safetensors.torch.save({"names": names, "directions": self.directions, "scales": self.scales})
+
+    @classmethod
+    def load(cls, file: str | Path | bytes) -> "NamedAxes":
+        """From what `save` wrote, or its bytes. `FileNotFoundError`, or `ValueError` for another or a damaged file."""
+        content, title = (file, "the file") if isinstance(file, bytes) else (Path(file).read_bytes(), file)
+        try:
+            tensors = safetensors.torch.load(content)
+            names = tuple(json.loads(bytes(tensors["names"].tolist())))
+            axes = cls(names, tensors["directions"], tensors["scales"])
+            if not len(names) == len(axes.directions) == len(axes.scales) > 0:
+                raise ValueError(f"{len(names)} names for {len(axes.directions)} directions")
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{title} holds no named axes ({error}): give what NamedAxes.save wrote") from error
+        return axes
+
+
+def fit_attributes(latents: Tensor, labels: Mapping[str, np.ndarray]) -> NamedAxes:
+    """Axes along which one label changes and the others stay, from `latents`, float (N, *latent_shape), and `labels`.
+
+    `labels` are arrays of N numbers or texts by name, such as `faces.labels`. A linear regression (scikit-learn's) of
+    the latents on all labels together gives each its direction. One unit of weight is what one standard deviation of
+    the label does. A text becomes one axis per choice, "hair=long"; a name that ends in "hue" (a number from 0 to 1,
+    where both ends are the same colour) two. The axis that moves latents most comes first; labels that do not vary are
+    left out.
+
+    Raises `ValueError` where lengths differ, there are fewer than two latents, a label is not finite or none varies.
+    """
+    if wrong := {name: len(values) for name, values in labels.items() if len(values) != len(latents)}:
+        raise ValueError(f"got {len(latents)} latents and labels of other lengths: {wrong}")
+    columns = {name: column for label, values in labels.items() for name, column in _columns(label, values)}
+    if bad := [name for name, column in columns.items() if not np.isfinite(column).all()]:
+        raise ValueError(f"got labels that are not finite numbers: {', '.join(bad)}. Leave out those faces")
+    columns = {name: column for name, column in columns.items() if len(column) > 1 and column.std() > 1e-6}
+    if not columns:
+        raise ValueError(f"got no label that varies among {len(latents)} faces; there were: {', '.join(labels)}")
+    x = np.stack([(column - column.mean()) / column.std() for column in columns.values()], 1)  # (N, K)
+    effects = LinearRegression().fit(x, latents.flatten(1).double().numpy()).coef_.T  # (K, D)
+    lengths = np.linalg.norm(effects, axis=1)
+    order = np.argsort(-lengths)
+    directions = torch.from_numpy(effects[order] / lengths[order, None]).float()
+    names = tuple(np.array(list(columns))[order].tolist())
+    return NamedAxes(names, directions.reshape(-1, *latents.shape[1:]), torch.from_numpy(lengths[order]).float())
+
+
+def measure_colours(images: np.ndarray) -> dict[str, np.ndarray]:
+    """Labels for faces that have none, from the pixels of `images`, uint8 (N, S, S, 3): float32 (N,) each.
+
+    Lightness (0 to 1) and warmth (red less blue, -1 to 1) where hair and where skin is on most faces: a window high up
+    in the middle, and one between mouth and eyes.
+    """
+    side = images.shape[1]
+    windows = {"hair": (0.12, 0.28, 0.3, 0.7), "skin": (0.6, 0.72, 0.38, 0.62)}  # top, bottom, left, right
+    labels = {}
+    for name, window in windows.items():
+        top, bottom, left, right = (round(side * edge) for edge in window)
+        red, green, blue = images[:, top:bottom, left:right].mean((1, 2), dtype=np.float32).T / 255
+        labels |= {f"{name} lightness": (red + green + blue) / 3, f"{name} warmth": red - blue}
+    return labels
+
+
+def fit_attributes_of(vae: nn.Module, faces: Faces) -> NamedAxes:
+    """`fit_attributes` on the latents of `faces`, with their labels, or else their measured colours."""
+    return fit_attributes(encode_faces(vae, faces).mean, faces.labels or measure_colours(faces.images))
+
+
+def _columns(label: str, values: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """A label as numbers to regress on: (name, float (N,)) one or several times."""
+    values, label = np.asarray(values), label.replace("_", " ")
+    if values.dtype.kind in "USO":
+        return [(f"{label}={choice}", (values == choice).astype(float)) for choice in sorted(set(values.tolist()))]
+    if label.endswith("hue"):  # angles in OKLCH: 0 is red, a quarter yellow, a half green to teal, three quarters blue
+        angle, label = 2 * math.pi * values.astype(float), label.removesuffix("hue").strip() or "hue"
+        return [(f"{label}: red", np.cos(angle)), (f"{label}: yellow", np.sin(angle))]
+    return [(label, values.astype(float))]
+
+
+def interpolate(z_from: Tensor, z_to: Tensor, steps: int, spherical: bool = False) -> Tensor:
+    """`steps` latents (steps, *latent_shape) on the line between two (*latent_shape), both included: see `between`."""
+    return between(z_from, z_to, torch.linspace(0, 1, steps), spherical)
+
+
+def between(z_from: Tensor, z_to: Tensor, shares: Tensor, spherical: bool = False) -> Tensor:
+    """Latents (B, *latent_shape) at `shares` (B,) of the way from one (*latent_shape) to another.
+
+    The way is straight, or with `spherical` an arc about the origin (slerp), on which the length of the latent changes
+    evenly instead of sinking half-way. Latents that point the same way, or opposite ways, are joined straight.
+    Source: White, *Sampling Generative Networks*, 2016.
+    """
     if z_from.shape != z_to.shape:
         raise ValueError(f"got latents of shapes {tuple(z_from.shape)} and {tuple(z_to.shape)}, expected equal ones")
-    share = torch.linspace(0, 1, steps).reshape(-1, *[1] * z_from.ndim)
-    return torch.lerp(z_from[None], z_to[None], share)
+    share = shares.reshape(-1, *[1] * z_from.ndim)
+    straight = torch.lerp(z_from[None], z_to[None], share)
+    lengths = z_from.norm(), z_to.norm()
+    angle = torch.dot(z_from.flatten() / lengths[0], z_to.flatten() / lengths[1]).clamp(-1, 1).acos()
+    if not spherical or not angle.sin() > 1e-3:
+        return straight
+    arc = ((1 - share) * angle).sin() * z_from / lengths[0] + (share * angle).sin() * z_to / lengths[1]
+    return arc / angle.sin() * torch.lerp(*lengths, share)

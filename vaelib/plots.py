@@ -1,6 +1,7 @@
 """Look: grids of faces, training curves, traversals. Each takes pictures as float (B, 3, H, W) in [0, 1]."""
 
 from collections.abc import Sequence
+from io import BytesIO
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -106,3 +107,17 @@ def plot_history(history: list[dict[str, float]]) -> Figure:
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False)
     return figure
+
+
+def to_gif(pictures: Sequence[Image.Image], seconds: float = 0.04, there_and_back: bool = True) -> bytes:
+    """RGB pictures of one size as a GIF that plays for ever, `seconds` each; back to front again, so that none jumps.
+
+    Raises `ValueError` for no picture at all.
+    """
+    if not pictures:
+        raise ValueError("got no picture, expected at least one")
+    frames = [picture.quantize(dither=Image.Dither.NONE) if picture.mode == "RGB" else picture for picture in pictures]
+    frames += frames[-2:0:-1] if there_and_back else []
+    file = BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=round(1000 * seconds), loop=0)
+    return file.getvalue()

@@ -1,0 +1,198 @@
+"""The explorer in JupyterLab and Voilà, used as a person would, in Chromium. Screenshots stay in pytest's folder."""
+
+import json
+import shutil
+import time
+from io import BytesIO
+
+import numpy as np
+import pytest
+from browsing import ROOT, browser_page, missing, picture_in, run_all_cells, serve
+from PIL import Image
+
+from vaelib.drawn import draw_face
+
+pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing() or "all there"), pytest.mark.timeout(600)]
+
+SOURCE = """\
+import torch
+import vaelib
+
+bundles = {name: vaelib.load_pretrained(name) for name in ("drawn-anime", "drawn-cartoon")}
+vaelib.LatentExplorer(bundles, torch.Generator().manual_seed(0))
+"""
+CLIPPED = """box => [...box.querySelectorAll('.widget-label, .widget-readout, button, .widget-hbox, .widget-slider')]
+    .filter(e => e.offsetParent && (e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1))
+    .map(e => `${e.className}: ${e.textContent.slice(0, 30)}`)"""
+
+
+def pixels(file: bytes) -> np.ndarray:
+    return np.asarray(Image.open(BytesIO(file))).astype(int)
+
+
+class Explorer:
+    """The explorer in a page, and what to do with it."""
+
+    def __init__(self, page, folder):
+        self.page, self.folder = page, folder
+        page.wait_for_selector("img.widget-image", timeout=240_000)
+        page.wait_for_timeout(1000)
+
+    def photograph(self, name: str) -> None:
+        self.page.locator("img.widget-image").first.scroll_into_view_if_needed()
+        self.page.wait_for_timeout(300)
+        self.page.screenshot(path=self.folder / f"{name}.png")
+
+    def after(self, action) -> np.ndarray:
+        """The picture, once `action` has changed it and it has come to rest."""
+        before, patience_ends = picture_in(self.page), time.monotonic() + 30
+        action()
+        while (now := picture_in(self.page)) == before:
+            assert time.monotonic() < patience_ends, "the picture stayed as it was"
+            self.page.wait_for_timeout(20)
+        while (later := self._a_moment_later()) != now:
+            now = later
+        return pixels(now)
+
+    def _a_moment_later(self) -> bytes:
+        self.page.wait_for_timeout(400)
+        return picture_in(self.page)
+
+    def press(self, text: str) -> None:
+        self.page.locator(f"button:has-text('{text}'):visible").first.click()
+
+    def open(self, tab: str) -> None:
+        self.page.locator(".lm-TabBar-tab.p-TabBar-tab, .widget-tab .lm-TabBar-tab", has_text=tab).first.click()
+        self.page.wait_for_timeout(500)
+
+    def slider(self, name: str):
+        label = self.page.locator(".widget-slider:visible", has=self.page.get_by_text(name, exact=True))
+        return label.first
+
+    def drag(self, name: str, share: float) -> None:
+        handle, track = (self.slider(name).locator(part).bounding_box() for part in (".noUi-handle", ".noUi-target"))
+        y = handle["y"] + handle["height"] / 2
+        self.page.mouse.move(handle["x"] + handle["width"] / 2, y)
+        self.page.mouse.down()
+        self.page.mouse.move(track["x"] + track["width"] * share, y, steps=25)
+        self.page.mouse.up()
+
+    def nudge(self, name: str, times: int) -> None:
+        self.slider(name).locator(".noUi-handle").focus()
+        for _ in range(times):
+            self.page.keyboard.press("ArrowRight")
+
+    def reading(self, name: str) -> str:
+        return self.slider(name).locator(".widget-readout").inner_text().replace("−", "-")
+
+    def upload(self, button, content: bytes) -> None:
+        with self.page.expect_file_chooser() as chooser:
+            button.click()
+        chooser.value.set_files({"name": "face.png", "mimeType": "image/png", "buffer": content})
+
+    def clipped(self) -> list[str]:
+        return (
+            self.page.locator("img.widget-image")
+            .first.locator("xpath=ancestor::*[contains(@class,'widget-vbox')][2]")
+            .evaluate(CLIPPED)
+        )
+
+
+def as_png(array: np.ndarray) -> bytes:
+    file = BytesIO()
+    Image.fromarray(array).save(file, "PNG")
+    return file.getvalue()
+
+
+def far(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two pictures differ by more than a JPEG's rounding."""
+    return np.abs(one - other).mean() > 2
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    cell = {"cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "execution_count": None, "source": SOURCE}
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    content = {"cells": [cell], "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    path = tmp_path / "notebooks" / "explorer.ipynb"
+    path.parent.mkdir()
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("app", ["lab", "voila"])
+def test_the_explorer_in_a_browser(notebook, tmp_path, app):
+    with serve(notebook, tmp_path, app) as address, browser_page(1600, 1000) as page:
+        page.goto(address, timeout=300_000)
+        if app == "lab":
+            run_all_cells(page)
+        explorer = Explorer(page, tmp_path)
+        explorer.photograph(f"{app}-1-opened")
+        assert not explorer.clipped()
+        mean_face = pixels(picture_in(page))
+
+        dragged = explorer.after(lambda: explorer.drag("axis 4", share=0.9))
+        assert far(dragged, mean_face) and 2 < float(explorer.reading("axis 4")) < 3
+        nudged = explorer.after(lambda: explorer.nudge("axis 1", times=15))
+        assert far(nudged, dragged) and explorer.reading("axis 1") == "1.5"
+        assert not far(explorer.after(lambda: explorer.press("Undo")), dragged)
+        drawn = explorer.after(lambda: explorer.press("Randomize"))
+        assert far(drawn, dragged)
+        explorer.photograph(f"{app}-2-randomized")
+
+        code = page.locator(".widget-text input[type='text']:visible").first
+        kept = code.input_value()
+        animated = explorer.after(
+            lambda: (explorer.press("Animate"), page.wait_for_timeout(1500), explorer.press("Animate"))
+        )
+        assert far(animated, drawn)
+        assert not far(explorer.after(lambda: explorer.press("Reset")), mean_face)
+        assert explorer.reading("axis 4") == "0.0"
+        assert not far(explorer.after(lambda: (code.fill(kept), code.press("Enter"))), drawn)
+
+        explorer.press("Save PNG")
+        with page.expect_download() as download:
+            page.locator("a[download]").click()
+        saved = Image.open(download.value.path())
+        assert (saved.format, saved.size) == ("PNG", (512, 512))
+        assert np.abs(np.asarray(saved.resize((160, 160))).astype(int) - drawn).mean() < 4
+
+        explorer.open("Morph")
+        face = draw_face("anime", size=256, hair_hue=0.1, background="plain", background_hue=0.3)
+        uploads = page.locator("button:has-text('Upload'):visible")
+        start = explorer.after(lambda: explorer.upload(uploads.first, as_png(face)))
+        shown = np.asarray(Image.fromarray(face).resize((160, 160))).astype(int)
+        assert np.abs(start - shown).mean() < np.abs(drawn - shown).mean()
+        assert far(explorer.after(lambda: explorer.drag("way", share=1.0)), start)
+        explorer.upload(uploads.last, b"this is no picture")
+        page.wait_for_selector("text=this file is no picture", timeout=20_000)
+        assert not explorer.clipped()
+        explorer.photograph(f"{app}-3-morph")
+
+        explorer.open("Attributes")
+        explorer.press("Fit to faces")
+        page.wait_for_selector("text=12 attributes fitted", timeout=120_000)
+        page.wait_for_timeout(1000)
+        assert not explorer.clipped()
+        assert far(explorer.after(lambda: explorer.drag("skin", share=1.0)), drawn)
+        explorer.photograph(f"{app}-4-attributes")
+        page.set_viewport_size({"width": 1280, "height": 900})
+        explorer.photograph(f"{app}-5-at-1280")
+        page.set_viewport_size({"width": 700, "height": 900})
+        explorer.photograph(f"{app}-6-narrow")
+        assert page.problems == []
+
+
+def test_lesson_07_in_jupyterlab(tmp_path):
+    notebook = tmp_path / "notebooks" / "07_explorer.ipynb"
+    notebook.parent.mkdir()
+    shutil.copy(ROOT / "notebooks" / notebook.name, notebook)
+    with serve(notebook, tmp_path, "lab") as address, browser_page(1600, 1000) as page:
+        page.goto(address, timeout=300_000)
+        run_all_cells(page)
+        explorer = Explorer(page, tmp_path)
+        far_away = explorer.after(lambda: explorer.drag("axis 1", share=0.1))
+        assert far(explorer.after(lambda: explorer.press("Randomize")), far_away)
+        explorer.photograph("lesson-07")
+        assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
+        assert page.problems == []
