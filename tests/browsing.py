@@ -109,8 +109,13 @@ def picture_in(page) -> bytes:
 
 
 def run_all_cells(page) -> None:
-    """In JupyterLab: wait for the notebook and its kernel, then Run → Run All Cells."""
+    """In JupyterLab: wait for the notebook and its kernel, then Run → Run All Cells, and wait until all are done."""
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=120_000)
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=120_000)
+    page.wait_for_timeout(1000)  # the menu is there before it works
     page.click("text=Run >> nth=0")
     page.click("text=Run All Cells >> nth=0")
+    waiting = "[...document.querySelectorAll('.jp-InputPrompt')].some(prompt => prompt.textContent.includes('*'))"
+    page.wait_for_function(waiting, timeout=30_000)
+    page.wait_for_function(f"!{waiting}", timeout=240_000)
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=240_000)

@@ -35,8 +35,13 @@ class Explorer:
 
     def __init__(self, page, folder):
         self.page, self.folder = page, folder
-        page.wait_for_selector("img.widget-image", timeout=240_000)
-        page.wait_for_timeout(1000)
+        try:
+            page.wait_for_selector("img.widget-image", timeout=120_000)
+        except Exception:
+            page.screenshot(path=folder / "no-explorer.png")
+            raise
+        page.locator("img.widget-image").first.scroll_into_view_if_needed()
+        page.wait_for_timeout(2000)  # JupyterLab lays out what came into view, and moves everything else
 
     def photograph(self, name: str) -> None:
         self.page.locator("img.widget-image").first.scroll_into_view_if_needed()
@@ -70,6 +75,8 @@ class Explorer:
         return label.first
 
     def drag(self, name: str, share: float) -> None:
+        self.slider(name).scroll_into_view_if_needed()
+        self.page.wait_for_timeout(300)
         handle, track = (self.slider(name).locator(part).bounding_box() for part in (".noUi-handle", ".noUi-target"))
         y = handle["y"] + handle["height"] / 2
         self.page.mouse.move(handle["x"] + handle["width"] / 2, y)

@@ -5,12 +5,14 @@ import re
 from base64 import b64decode
 from datetime import UTC, datetime
 from io import BytesIO
+from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
 import pytest
 import torch
 import traitlets
+from jupyter_client.manager import run_kernel
 from PIL import Image
 
 from vaelib.drawn import draw_face
@@ -178,6 +180,39 @@ def test_a_flood_of_events_draws_few_pictures_and_ends_on_the_last(explorer, ren
     assert 1 <= len(renders) < 250
     assert explorer.state.weights[0] == 1.7
     assert explorer.picture.value == explorer.state.render(*SHOWN)
+
+
+def test_a_flood_of_messages_in_a_real_kernel_ends_on_the_last():
+    """500 messages such as the browser sends, at once: they share pictures, and nothing is left to do afterwards."""
+    build = """
+import vaelib
+explorer = vaelib.LatentExplorer(vaelib.load_pretrained("drawn-anime"))
+drawn, render = [], explorer.state.render
+explorer.state.render = lambda *size: drawn.append(1) or render(*size)
+print(explorer.sliders[0].model_id)
+"""
+    after = """
+import asyncio
+await asyncio.sleep(0.5)
+print(len(drawn), explorer.state.weights[0], explorer.picture.value == render(160, "JPEG"))
+"""
+    root = Path(__file__).parents[1]
+    with run_kernel(kernel_name="python3", cwd=str(root)) as client:
+        slider = output_of(client, build)
+        for event in range(500):
+            state = {"value": 1.7 if event == 499 else event % 60 / 20}
+            data = {"method": "update", "state": state, "buffer_paths": []}
+            client.shell_channel.send(client.session.msg("comm_msg", {"comm_id": slider, "data": data}))
+        drawn, weight, same = output_of(client, after).split()
+    assert 1 <= int(drawn) < 400
+    assert (weight, same) == ("1.7", "True")
+
+
+def output_of(client, code: str) -> str:
+    printed = []
+    reply = client.execute_interactive(code, timeout=120, output_hook=lambda said: printed.append(said["content"]))
+    assert reply["content"]["status"] == "ok", reply["content"]
+    return "".join(content.get("text", "") for content in printed).strip()
 
 
 def test_a_new_explorer_stops_the_animation_of_others(bundle, explorer):

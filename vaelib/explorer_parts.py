@@ -87,7 +87,9 @@ def row(*children: widgets.Widget, gap: str = "4px") -> widgets.HBox:
 def columns(rows: list[widgets.Widget]) -> widgets.HBox:
     """Two columns, filled one after the other."""
     half = (len(rows) + 1) // 2
-    return row(widgets.VBox(rows[:half]), widgets.VBox(rows[half:]), gap="4px 12px")
+    both = row(widgets.VBox(rows[:half]), widgets.VBox(rows[half:]), gap="4px 12px")
+    both.layout.justify_content = "space-around"
+    return both
 
 
 def label(width: int) -> dict:

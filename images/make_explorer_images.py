@@ -1,0 +1,62 @@
+"""Write images/anim.gif, and images/app.png where Chromium and Voilà are: what README.md shows of the explorer."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from vaelib.explorer_state import ExplorerState
+from vaelib.plots import to_gif
+from vaelib.pretrained import load_pretrained, shipped
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+from browsing import browser_page, missing, serve  # noqa: E402
+
+
+def animation(frames: int = 24, size: int = 128) -> bytes:
+    """Animate, of the anime faces beside the cartoon faces, as a GIF of less than a megabyte."""
+    walks = []
+    for name in shipped():
+        state = ExplorerState(load_pretrained(name))
+        state.randomize(torch.Generator().manual_seed(2))
+        walks.append(state.frames(frames, size, speed=4))
+    pictures = []
+    for faces in zip(*walks, strict=True):
+        picture = Image.new("RGB", (len(faces) * size, size))
+        for column, face in enumerate(faces):
+            picture.paste(face, (column * size, 0))
+        pictures.append(picture)
+    return to_gif(pictures, seconds=0.08)
+
+
+def screenshot(path: Path) -> None:
+    """The stand-alone page after Randomize."""
+    app = HERE.parent / "vaelib" / "app.ipynb"
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serve(app, Path(folder), "voila") as address,
+        browser_page(1200, 560) as page,
+    ):
+        page.goto(address, timeout=300_000)
+        page.wait_for_selector("img.widget-image", timeout=240_000)
+        page.locator("button:has-text('Randomize')").click()
+        page.wait_for_timeout(3000)
+        page.mouse.move(0, 0)
+        page.screenshot(path=path)
+
+
+def main() -> None:
+    (HERE / "anim.gif").write_bytes(animation())
+    print("images/anim.gif")
+    if reason := missing():
+        print(f"images/app.png left as it is: {reason}")
+    else:
+        screenshot(HERE / "app.png")
+        print("images/app.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""How fast does the explorer answer a hand on a slider?
+
+Two parts, each for the full model (17,089,539 parameters, random weights, which take as long as trained ones):
+what a frame costs in the kernel, and how long it takes in a browser from a moved slider to a new picture painted.
+
+    python tests/benchmarks/explorer.py                # both; the second needs Chromium and Voilà
+    python tests/benchmarks/explorer.py --app lab      # in JupyterLab instead
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from vaelib.explorer import SENT_SIZE
+from vaelib.explorer_state import ExplorerState, to_file
+from vaelib.fast_decoding import FastDecoder
+from vaelib.latents import fit_pca
+from vaelib.model import VAE, inference
+from vaelib.pretrained import Bundle
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from browsing import browser_page, missing, run_all_cells, serve
+
+# In the page: move the slider of the first axis by a key, and wait until the picture that follows is painted.
+MEASURE = """async count => {
+    const handle = document.querySelector('.widget-tab .noUi-handle');
+    const image = document.querySelector('img.widget-image');
+    const painted = () => new Promise(done => requestAnimationFrame(() => {  // called before a frame is painted
+        const channel = new MessageChannel();  // what waits here is called right after it
+        channel.port1.onmessage = done;
+        channel.port2.postMessage('');
+    }));
+    const times = [];
+    for (let i = 0; i < count; i++) {
+        await new Promise(done => setTimeout(done, 120));
+        const key = Math.floor(i / 10) % 2 ? 'ArrowLeft' : 'ArrowRight';
+        const loaded = new Promise((done, failed) => {
+            image.addEventListener('load', done, {once: true});
+            setTimeout(() => failed('no new picture within 10 s'), 10000);
+        });
+        const start = performance.now();
+        handle.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true}));
+        await loaded;
+        const at = performance.now() - start;
+        await painted();
+        times.push([at, performance.now() - start]);
+    }
+    return times;
+}"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--app", choices=["voila", "lab", "none"], default="voila", help="(default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=100, help="(default: %(default)s)")
+    options = parser.parse_args()
+    load = os.getloadavg()[0]
+    print(f"{os.cpu_count()} cores, load {load:.1f}, torch {torch.__version__}, {options.repeats} times each")
+    print("\n| | median, ms | 95 %, ms | least, ms |\n| --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = full_bundle()
+        for name, times in in_the_kernel(bundle, options.repeats).items():
+            print(row(name, times))
+        if options.app == "none":
+            return
+        if missing():
+            print(f"\nno browser: {missing()}")
+            return
+        bundle.save(Path(folder) / "bundle")
+        arrived, painted = zip(*in_a_browser(Path(folder), options), strict=True)
+        print(row(f"slider moved to picture loaded, {options.app}", arrived))
+        print(row(f"slider moved to picture painted, {options.app}", painted))
+
+
+def full_bundle() -> Bundle:
+    torch.manual_seed(0)
+    vae = VAE()
+    latents = torch.randn(400, *vae.latent_shape(64))
+    with torch.no_grad():
+        for _ in range(20):
+            vae.decode(latents[:16])  # the batch norms see what comes: else every face is as grey as the next
+        vae.decoder.head.weight *= 5
+    return Bundle(vae.eval(), fit_pca(latents), {"model": "VAE", "image_size": 64, "faces": "anime"})
+
+
+def in_the_kernel(bundle: Bundle, repeats: int) -> dict[str, list[float]]:
+    """Milliseconds by what was done, taken in turn so that all see the same machine."""
+    state = ExplorerState(bundle)
+    state.randomize(torch.Generator().manual_seed(0))
+    z, picture = state.latent(), state.picture(SENT_SIZE)
+    fast = FastDecoder(bundle.vae)
+
+    def plain() -> None:
+        with inference(bundle.vae):
+            bundle.vae.decode(z)
+
+    parts: dict[str, Callable] = {
+        "decode, the model as it is, one thread": one_thread(plain),
+        "decode, the model as it is, all threads": plain,
+        "decode, FastDecoder": lambda: fast(z),
+        f"a PNG of {SENT_SIZE} pixels": lambda: to_file(picture, "PNG"),
+        f"a JPEG of {SENT_SIZE} pixels": lambda: to_file(picture, "JPEG"),
+        "a frame: decode, enlarge, JPEG": lambda: state.render(SENT_SIZE, "JPEG"),
+    }
+    times: dict[str, list[float]] = {name: [] for name in parts}
+    for _ in range(repeats):
+        for name, part in parts.items():
+            part()  # warm: in use, one frame follows the other
+            started = time.perf_counter()
+            part()
+            times[name].append(1000 * (time.perf_counter() - started))
+    return times
+
+
+def one_thread(part: Callable) -> Callable:
+    def run() -> None:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        part()
+        torch.set_num_threads(threads)
+
+    return run
+
+
+def in_a_browser(folder: Path, options: argparse.Namespace) -> list[tuple[float, float]]:
+    """Milliseconds from an arrow key on the first slider to the next picture, loaded and on the screen."""
+    source = f"import vaelib\nvaelib.LatentExplorer(vaelib.load_pretrained({str(folder / 'bundle')!r}))"
+    cell = {"cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "execution_count": None, "source": source}
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook = folder / "notebooks" / "explorer.ipynb"
+    notebook.parent.mkdir()
+    notebook.write_text(
+        json.dumps({"cells": [cell], "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5})
+    )
+    with serve(notebook, folder, options.app) as address, browser_page(1600, 1000) as page:
+        page.goto(address, timeout=300_000)
+        if options.app == "lab":
+            run_all_cells(page)
+        page.wait_for_selector("img.widget-image", timeout=240_000)
+        page.wait_for_timeout(3000)
+        page.evaluate(MEASURE, 20)  # to warm up; ten steps there, ten back
+        return page.evaluate(MEASURE, options.repeats)
+
+
+def row(name: str, times: list[float]) -> str:
+    late = statistics.quantiles(times, n=20)[-1]
+    return f"| {name} | {statistics.median(times):.1f} | {late:.1f} | {min(times):.1f} |"
+
+
+if __name__ == "__main__":
+    main()
