@@ -1,21 +1,26 @@
 # make lab    set everything up, then open the tutorial in JupyterLab
 # make test   set everything up, then run the tests and every notebook
+# make app    set everything up, then open the explorer as a page of its own
 #
 # Another Python:  make test PYTHON=python3.12        More for JupyterLab:  make lab LAB="--no-browser --port 9999"
 
 PYTHON ?= python3
 VENV ?= .venv
 LAB ?=
+APP ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 # Tests and committed outputs use the drawn faces, so they must not find a reader's prepared Kaggle faces.
 test notebooks images: export VAELIB_CACHE = $(CURDIR)/.cache
 
-.PHONY: lab test lint format notebooks images benchmark clean
+.PHONY: lab app test lint format notebooks images benchmark clean
 
 lab: $(READY)
 	$(BIN)/jupyter lab $(LAB) notebooks/01_faces.ipynb
+
+app: $(READY)
+	$(BIN)/voila $(APP) vaelib/app.ipynb
 
 test: $(READY)
 	$(BIN)/python -m pytest
@@ -37,6 +42,7 @@ notebooks: $(READY)
 # The pictures in README.md, from the shipped weights and drawn faces.
 images: $(READY)
 	$(BIN)/python images/make_images.py
+	$(BIN)/python images/make_explorer_images.py
 
 # How fast faces are prepared, opened and drawn, and a training step. With Kaggle's archives:
 #     make benchmark FACES=folder/with/both/zips
