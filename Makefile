@@ -50,6 +50,8 @@ benchmark: $(READY)
 	$(BIN)/python tests/benchmarks/data.py $(if $(FACES),--faces $(FACES))
 	$(BIN)/python tests/benchmarks/training.py $(if $(FACES),--faces $(FACES)/animefacedataset.zip)
 	$(BIN)/python tests/benchmarks/precision.py $(if $(FACES),--faces $(FACES)/animefacedataset.zip)
+	$(BIN)/python tests/benchmarks/quality.py
+	$(BIN)/python tests/benchmarks/explorer.py
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache *.egg-info
