@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from PIL import Image
+from make_images import side_by_side
 
 from vaelib.explorer_state import ExplorerState
 from vaelib.plots import to_gif
@@ -23,13 +23,7 @@ def animation(frames: int = 24, size: int = 128) -> bytes:
         state = ExplorerState(load_pretrained(name))
         state.randomize(torch.Generator().manual_seed(2))
         walks.append(state.frames(frames, size, speed=4))
-    pictures = []
-    for faces in zip(*walks, strict=True):
-        picture = Image.new("RGB", (len(faces) * size, size))
-        for column, face in enumerate(faces):
-            picture.paste(face, (column * size, 0))
-        pictures.append(picture)
-    return to_gif(pictures, seconds=0.08)
+    return to_gif([side_by_side(faces, gap=0) for faces in zip(*walks, strict=True)], seconds=0.08)
 
 
 def screenshot(path: Path) -> None:

@@ -301,9 +301,8 @@ class LatentExplorer:
 
     def _on_tab(self, change: dict) -> None:
         self.stop()
-        on_morph = change["new"] == 2
         for widget in (self.undo_button, self.reset_button, self.code_field):
-            widget.disabled = on_morph
+            widget.disabled = self.scene is self.morph
         self._show()
 
     def _on_randomize(self, button: widgets.Button) -> None:

@@ -24,6 +24,7 @@ from vaelib.drawn import draw_face, sample_factors
 from vaelib.faces import to_float
 from vaelib.fast_decoding import FastDecoder
 from vaelib.latents import NamedAxes, between
+from vaelib.model import inference
 from vaelib.preparing import FORMATS, LAYOUTS, to_face
 from vaelib.pretrained import Bundle
 
@@ -271,7 +272,7 @@ class Morph(_Scene):
 
     def set_end(self, side: int, picture: Tensor) -> None:
         """Make `picture`, float (3, S, S) in [0, 1] of the model's size, the first (0) or second (1) face."""
-        with torch.inference_mode():
+        with inference(self.bundle.vae):
             z = self.bundle.vae.encode(picture[None]).mean[0]
         self.pictures, self.latents = list(self.pictures), list(self.latents)
         self.pictures[side], self.latents[side] = picture, z

@@ -50,9 +50,7 @@ class PCAAxes:
 
     def latents(self, weights: Tensor) -> Tensor:
         """Latents (B, *latent_shape) at `weights` (B, K), in standard deviations from the mean. 0 is the mean face."""
-        if weights.ndim != 2 or weights.shape[1] != len(self):
-            raise ValueError(f"got weights of shape {tuple(weights.shape)}, expected (batch, {len(self)})")
-        return self.mean + torch.tensordot(weights * self.scales, self.directions, dims=1)
+        return self.mean + _steps(weights, self.scales, self.directions)
 
     def weights(self, z: Tensor) -> Tensor:
         """The inverse: the coordinates (B, K), in standard deviations, of latents `z` (B, *latent_shape)."""
@@ -96,9 +94,7 @@ class NamedAxes:
 
     def offsets(self, weights: Tensor) -> Tensor:
         """What to add to latents for `weights` (B, K): float32 (B, *latent_shape)."""
-        if weights.ndim != 2 or weights.shape[1] != len(self):
-            raise ValueError(f"got weights of shape {tuple(weights.shape)}, expected (batch, {len(self)})")
-        return torch.tensordot(weights * self.scales, self.directions, dims=1)
+        return _steps(weights, self.scales, self.directions)
 
     def pick(self, *names: str) -> "NamedAxes":
         """Only the axes called so, in that order. Raises `ValueError` for a name that is not there."""
@@ -190,6 +186,13 @@ def measure_colours(images: np.ndarray) -> dict[str, np.ndarray]:
 def fit_attributes_of(vae: nn.Module, faces: Faces) -> NamedAxes:
     """`fit_attributes` on the latents of `faces`, with their labels, or else their measured colours."""
     return fit_attributes(encode_faces(vae, faces).mean, faces.labels or measure_colours(faces.images))
+
+
+def _steps(weights: Tensor, scales: Tensor, directions: Tensor) -> Tensor:
+    """How far `weights` (B, K), in units of `scales`, lead along `directions` (K, *latent_shape), added up."""
+    if weights.ndim != 2 or weights.shape[1] != len(scales):
+        raise ValueError(f"got weights of shape {tuple(weights.shape)}, expected (batch, {len(scales)})")
+    return torch.tensordot(weights * scales, directions, dims=1)
 
 
 def _columns(label: str, values: np.ndarray) -> list[tuple[str, np.ndarray]]:

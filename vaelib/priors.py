@@ -17,7 +17,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
+from torch.distributions import Categorical, Exponential, MixtureSameFamily, MultivariateNormal, Normal
 from torch.nn import functional as F
 from tqdm.auto import trange
 
@@ -46,7 +46,7 @@ class NormalPrior:
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density in nats of each of `z` (B, *shape): (B,)."""
         scale = torch.as_tensor(self.scale, dtype=z.dtype, device=z.device)
-        return torch.distributions.Normal(0.0, scale).log_prob(z).flatten(1).sum(1)
+        return Normal(0.0, scale).log_prob(z).flatten(1).sum(1)
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,7 @@ class ExponentialPrior:
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density in nats of each of `z` (B, *shape): (B,); -inf where any number is negative."""
         rate = torch.as_tensor(1 / self.scale, dtype=z.dtype, device=z.device)
-        return (
-            torch.distributions.Exponential(rate, validate_args=False)
-            .log_prob(z)
-            .where(z >= 0, -torch.inf)
-            .flatten(1)
-            .sum(1)
-        )
+        return Exponential(rate, validate_args=False).log_prob(z).where(z >= 0, -torch.inf).flatten(1).sum(1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -114,7 +114,7 @@ def ours(faces: Faces, batch_size: int, device: torch.device, precision: str, co
     images = _near(device, faces.images)
     while True:
         clock = Clock(device)
-        for rows in _batches(len(images), batch_size):
+        for rows in _batches(len(images), batch_size, images.device):
             x = _flip_half(_take(images, rows, device))
             yield one_step(clock, run.vae, run.optimizer, x, config, autocast, terms)
 
