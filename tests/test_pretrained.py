@@ -1,12 +1,15 @@
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from vaelib import pretrained
-from vaelib.latents import encode_faces, fit_pca
+from vaelib.faces import Faces
+from vaelib.latents import encode_faces, fit_attributes, fit_pca
 from vaelib.model import DenseVAE
 from vaelib.pretrained import Bundle, load_pretrained, make_bundle, shipped
 
@@ -80,6 +83,39 @@ def test_float16_halves_the_file_and_hardly_changes_the_faces(tmp_path, bundle, 
     torch.testing.assert_close(faces, expected, atol=0.01, rtol=0)
 
 
+def test_int8_is_a_quarter_of_the_file_and_hardly_changes_the_faces(tmp_path, bundle, x):
+    """Its card lists the file that it has, and one that was there before goes."""
+    bundle.save(tmp_path)
+    full = (tmp_path / "model.safetensors").stat().st_size
+    bundle.save(tmp_path, torch.int8)
+    assert not (tmp_path / "model.safetensors").exists()
+    assert (tmp_path / "model-int8.safetensors").stat().st_size < 0.4 * full  # tiny: names and biases weigh, too
+    loaded = load_pretrained(tmp_path)
+    for name, value in bundle.vae.state_dict().items():
+        if value.ndim > 1:  # rounded to 255 steps of its channel's range
+            half_a_step = value.flatten(1).abs().amax(1) / 127 / 2
+            assert ((loaded.vae.state_dict()[name] - value).flatten(1).abs().amax(1) <= 1.001 * half_a_step).all()
+        else:
+            assert torch.equal(loaded.vae.state_dict()[name], value)
+    with torch.no_grad():
+        faces, expected = (vae.decode(vae.encode(x).mean) for vae in (loaded.vae, bundle.vae))
+    torch.testing.assert_close(faces, expected, atol=0.02, rtol=0)
+
+
+def test_attributes_come_from_labels_and_travel_with_the_bundle(tmp_path, bundle, tiny_vae, faces):
+    loaded = load_pretrained(bundle.save(tmp_path / "labelled")).attributes
+    expected = fit_attributes(encode_faces(tiny_vae, faces).mean, faces.labels)
+    assert loaded.names == expected.names
+    assert torch.equal(loaded.directions, expected.directions) and torch.equal(loaded.scales, expected.scales)
+    unlabelled = make_bundle(tiny_vae, Faces(faces.images, "mine"), {}).attributes
+    assert set(unlabelled.names) == {"hair lightness", "hair warmth", "skin lightness", "skin warmth"}
+
+
+def test_faces_that_are_all_alike_have_no_attributes(tmp_path, tiny_vae):
+    grey = Faces(np.full((4, 64, 64, 3), 99, np.uint8), "grey")
+    assert load_pretrained(make_bundle(tiny_vae, grey, {}).save(tmp_path)).attributes is None
+
+
 def test_fitted_priors_travel_with_the_bundle(tmp_path, tiny_vae, faces):
     bundle = make_bundle(tiny_vae, faces, {}, flow_steps=3)
     assert list(bundle.priors) == ["normal", "wide", "exponential", "gaussian", "mixture", "flow"]
@@ -90,7 +126,7 @@ def test_fitted_priors_travel_with_the_bundle(tmp_path, tiny_vae, faces):
         assert bundle.vae.decode(mine).shape == (4, 3, 64, 64)
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "axes.safetensors", "priors.safetensors"])
+@pytest.mark.parametrize("file", [f"{name}.safetensors" for name in ("model", "axes", "attributes", "priors")])
 def test_one_wrong_bit_is_noticed(tmp_path, tiny_vae, faces, file):
     path = make_bundle(tiny_vae, faces, {}, flow_steps=3).save(tmp_path) / file
     content = bytearray(path.read_bytes())
@@ -103,7 +139,7 @@ def test_one_wrong_bit_is_noticed(tmp_path, tiny_vae, faces, file):
 def test_saving_again_replaces_the_first(tmp_path, bundle):
     bundle.save(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
-    newer = Bundle(bundle.vae, bundle.axes, bundle.card | {"recipe": "another"})
+    newer = replace(bundle, card=bundle.card | {"recipe": "another"})
     newer.save(tmp_path)
     assert load_pretrained(tmp_path).card["recipe"] == "another"
     assert {path.name for path in tmp_path.iterdir()} == names, "nothing temporary stays"
@@ -118,7 +154,7 @@ def test_an_unknown_name_says_which_there_are(tmp_path, monkeypatch, name):
     assert all(known in str(error.value) for known in shipped())
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "axes.safetensors", "card.json"])
+@pytest.mark.parametrize("file", ["model.safetensors", "axes.safetensors", "attributes.safetensors", "card.json"])
 @pytest.mark.parametrize("damage", ["truncated", "text", "empty", "missing"])
 def test_damaged_files(tmp_path, bundle, file, damage):
     path = bundle.save(tmp_path) / file

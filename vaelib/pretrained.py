@@ -15,16 +15,17 @@ from tempfile import TemporaryDirectory
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from vaelib.faces import Faces
-from vaelib.latents import PCAAxes, encode_faces, fit_pca
+from vaelib.latents import NamedAxes, PCAAxes, encode_faces, fit_attributes, fit_pca, measure_colours
 from vaelib.model import VAE, DenseVAE
 from vaelib.priors import FittedPrior, Prior, fit_priors, priors_from_tensors, priors_to_tensors, published_priors
 from vaelib.storage import atomic_file
 
 SHIPPED = Path(__file__).parent / "weights"
 MODELS = {"VAE": VAE, "DenseVAE": DenseVAE}
+FILES = [f"{name}.safetensors" for name in ("model", "model-int8", "axes", "attributes", "priors")]
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,15 @@ class Bundle:
     """A trained `vae` (on the CPU, in eval mode), the PCA `axes` of its training faces' latents, and its `card`.
 
     The card says what the model is, in plain JSON values: model, image_size, faces, and what `make_bundle` was told.
-    `fitted` holds the priors that were fitted to the latents, by name, where there are any.
+    `fitted` holds the priors that were fitted to the latents, by name, where there are any. `attributes` are the axes
+    of the faces' labels, or of their hair's and skin's colours; None where nothing varies.
     """
 
     vae: nn.Module
     axes: PCAAxes
     card: dict
     fitted: dict[str, FittedPrior] = field(default_factory=dict)
+    attributes: NamedAxes | None = None
 
     @property
     def image_size(self) -> int:
@@ -50,12 +53,21 @@ class Bundle:
         return published_priors(self.vae.latent_shape(self.image_size)) | self.fitted
 
     def save(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
-        """Write the bundle into `folder`, weights as `dtype` (float16 halves the file); `load_pretrained` reads it."""
+        """Write the bundle into `folder`, weights as `dtype`; `load_pretrained` reads it.
+
+        float16 halves the file. int8 makes it a quarter: each output or input channel of a layer has its own scale.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".part-", dir=folder) as part:  # each file gets its final name when complete
-            copy.deepcopy(self.vae).to(dtype, memory_format=torch.contiguous_format).save_pretrained(part)
+            vae = copy.deepcopy(self.vae).to(memory_format=torch.contiguous_format)
+            vae.to(dtype if dtype.is_floating_point else torch.float32).save_pretrained(part)
+            if dtype == torch.int8:
+                Path(part, "model.safetensors").unlink()
+                save_file(_to_int8(vae.state_dict()), Path(part, "model-int8.safetensors"))
             save_file(vars(self.axes), Path(part, "axes.safetensors"))
+            if self.attributes:
+                self.attributes.save(Path(part, "attributes.safetensors"))
             if self.fitted:
                 save_file(priors_to_tensors(self.fitted), Path(part, "priors.safetensors"))
             files = sorted(path for path in Path(part).iterdir() if path.suffix == ".safetensors")
@@ -64,6 +76,8 @@ class Bundle:
             for name in ("config.json", *(path.name for path in files), "card.json"):
                 with atomic_file(folder / name) as path:  # the card last: it says that a bundle is there
                     os.replace(Path(part, name), path)
+        for name in set(FILES) - set(card["sha256"]):  # of a bundle that was here before
+            (folder / name).unlink(missing_ok=True)
         return folder
 
 
@@ -76,8 +90,14 @@ def make_bundle(vae: nn.Module, faces: Faces, card: dict, axes: int = 12, flow_s
     vae = vae.cpu().eval()
     posterior = encode_faces(vae, faces)
     latents = posterior.mean
+    pca = fit_pca(latents, min(axes, len(latents) - 1, latents[0].numel()))
+    labels = faces.labels or measure_colours(faces.images)
     fitted = fit_priors(posterior, flow_steps) if flow_steps else {}
-    return Bundle(vae, fit_pca(latents, min(axes, len(latents) - 1, latents[0].numel())), known | card, fitted)
+    try:
+        attributes = fit_attributes(latents, labels)
+    except ValueError:  # no label varies among these faces
+        attributes = None
+    return Bundle(vae, pca, known | card, fitted, attributes)
 
 
 def load_pretrained(name: str | Path) -> Bundle:
@@ -99,18 +119,44 @@ def load_pretrained(name: str | Path) -> Bundle:
             if _sha256(folder / name) != digest:
                 raise ValueError(f"{name} is not what was saved")
         vae = MODELS[card["model"]](**json.loads((folder / "config.json").read_text()))
-        vae.load_state_dict(load_file(folder / "model.safetensors"))
+        if "model-int8.safetensors" in digests:
+            vae.load_state_dict(_from_int8(load_file(folder / "model-int8.safetensors")))
+        else:
+            vae.load_state_dict(load_file(folder / "model.safetensors"))
         axes = PCAAxes(**load_file(folder / "axes.safetensors"))
-        has_priors = "priors.safetensors" in digests
+        has_priors, has_attributes = (f"{name}.safetensors" in digests for name in ("priors", "attributes"))
         fitted = priors_from_tensors(load_file(folder / "priors.safetensors")) if has_priors else {}
+        attributes = NamedAxes.load(folder / "attributes.safetensors") if has_attributes else None
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"the bundle in {folder} is damaged ({error}): install or train it again") from error
-    return Bundle(vae.eval(), axes, card, fitted)
+    return Bundle(vae.eval(), axes, card, fitted, attributes)
 
 
 def shipped() -> list[str]:
     """The names of the bundles that come with the package."""
     return sorted(card.parent.name for card in SHIPPED.glob("*/card.json"))
+
+
+def _to_int8(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of two or more dimensions as int8; beside each its scales, one for each entry of its first dimension."""
+    stored = {}
+    for name, value in state.items():
+        stored[name] = value
+        if value.ndim > 1:
+            scale = value.flatten(1).abs().amax(1).clamp(min=1e-12) / 127
+            stored[name] = (value / _like(value, scale)).round().to(torch.int8)
+            stored[f"{name}.scale"] = scale
+    return stored
+
+
+def _from_int8(stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    scales = {name.removesuffix(".scale"): value for name, value in stored.items() if name.endswith(".scale")}
+    state = {name: value for name, value in stored.items() if not name.endswith(".scale")}
+    return state | {name: state[name] * _like(state[name], scale) for name, scale in scales.items()}
+
+
+def _like(value: Tensor, scale: Tensor) -> Tensor:
+    return scale.view(-1, *[1] * (value.ndim - 1))
 
 
 def _sha256(path: Path) -> str:

@@ -79,7 +79,7 @@ RECIPES = {
     "gaussian": TrainConfig(epochs=20, likelihood="gaussian", sigma=0.1, beta=1.0, learning_rate=1e-3),
     "calibrated": TrainConfig(
         epochs=22,
-        batch_size=128,
+        batch_size=32,
         learning_rate=1e-3,
         schedule="cosine",
         likelihood="optimal-gaussian",

@@ -31,7 +31,12 @@ def main() -> None:
     print("| --- " * 10 + "|")
     for name in options.bundles:
         bundle = load_pretrained(name)
-        judges, others = halves(unseen_faces(bundle, options.count))
+        try:
+            unseen = unseen_faces(bundle, options.count)
+        except FileNotFoundError as error:
+            print(f"| {name} | left out: {error} |")
+            continue
+        judges, others = halves(unseen)
         label = f"{bundle.card['faces']}, {bundle.card['recipe']}"
         row(label, "faces", others.batch(), judges)
         row(label, "reconstructions", reconstruct(bundle.vae, others.batch()), judges, evaluate(bundle.vae, others))
@@ -41,11 +46,14 @@ def main() -> None:
 
 
 def unseen_faces(bundle: Bundle, count: int) -> Faces:
-    """Up to `count` faces that the bundle was not trained on."""
+    """Up to `count` faces that the bundle was not trained on. `FileNotFoundError` where its faces are not prepared."""
     name, size = bundle.card["faces"], bundle.image_size
     if name.startswith("drawn-"):
         return Faces(draw_faces(name.removeprefix("drawn-"), count, size, seed=5)[0], name)
-    _, test = load_faces(name, size).split()
+    faces = load_faces(name, size, verbose=False)
+    if faces.name != name:
+        raise FileNotFoundError(f"the {name} faces are not here: python -m vaelib download {name}")
+    _, test = faces.split()
     return test.select(range(min(count, len(test))))
 
 
