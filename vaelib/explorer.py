@@ -9,6 +9,7 @@ What the explorer knows and does is in `vaelib.explorer_state`; `LatentExplorer`
 import asyncio
 import html
 import itertools
+import os
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from vaelib.explorer_parts import (
     label,
     row,
     setting,
-    uploaded,
+    take_upload,
 )
 from vaelib.explorer_state import AXES, ExplorerState, Morph, model_of, read_face
 from vaelib.faces import load_faces
@@ -52,8 +53,8 @@ _EXPLORERS: "WeakSet[LatentExplorer]" = WeakSet()
 class LatentExplorer:
     """Sliders on the axes of a model's latent space, and the face they describe; morphs; things to keep.
 
-    `models` is a bundle, or several by name. `attributes` (one `NamedAxes`, or by the same names) are the sliders of
-    the second tab: the first twelve. Randomize draws from `generator`.
+    `models` is a bundle, or several by name. `attributes` (one `NamedAxes`, or by the same names; else the bundle's
+    own, where it has any) are the sliders of the second tab: the first twelve. Randomize draws from `generator`.
 
     It displays itself as the last line of a cell, in Jupyter, Colab and Voilà; where there are no widgets the face is
     shown as a still picture. `state` and `morph` are what it shows of the model chosen; the ipywidgets it is made of
@@ -151,7 +152,13 @@ class LatentExplorer:
         )
         self.save_button = button(widgets.Button, "Save PNG", width="94px")
         self.record_button = button(widgets.Button, "Record GIF", width="100px")
-        self.code_field = widgets.Text(description="code", continuous_update=False, style=label(34), layout=wide)
+        self.code_field = widgets.Text(
+            description="code",
+            placeholder="none between two faces",  # shown when empty
+            continuous_update=False,
+            style=label(34),
+            layout=wide,
+        )
         self.progress = widgets.IntProgress(max=GIF_FRAMES, layout=wide | {"height": "8px", "visibility": "hidden"})
         self.message = widgets.HTML(layout=wide | {"min_height": "32px"})
         rows = [
@@ -176,15 +183,14 @@ class LatentExplorer:
     def _open(self, name: str) -> None:
         """Show the model called `name`, as it was left."""
         if name not in self._states:
-            state = ExplorerState(self._bundles[name], _first(self._attributes.get(name)), name)
-            self._states[name] = state, Morph(state.bundle, state.decoder)
+            bundle = self._bundles[name]
+            attributes = self._attributes.get(name) or getattr(bundle, "attributes", None)
+            state = ExplorerState(bundle, _first(attributes), name)
+            self._states[name] = state, Morph(bundle, state.decoder)
         self.state, self.morph = self._states[name]
         with self._held():
             self.prior_choice.options = [AXES, *self.state.bundle.priors]
             self.prior_choice.value, self.spread_slider.value = self.state.prior, self.state.spread
-            self.spherical_box.value = self.morph.spherical
-        for side, end in enumerate(self.ends):
-            end.show(self.morph, side)
         self._show_axes()
 
     def _show_axes(self) -> None:
@@ -236,7 +242,7 @@ class LatentExplorer:
         for side, end in enumerate(self.ends):
             end.draw.on_click(lambda button, side=side: self._on_draw_end(side))
             end.take.on_click(lambda button, side=side: self._on_take_end(side))
-            end.upload.observe(lambda change, side=side: self._on_upload(side, change["new"]), names="value")
+            end.upload.observe(lambda change, side=side: self._on_upload(side), names="value")
 
     def _guarded(self, handler: Callable[[dict], None]) -> Callable[[dict], None]:
         """`handler`, deaf to what the explorer itself sets."""
@@ -261,7 +267,7 @@ class LatentExplorer:
         self.state.prior, self.state.spread = self.prior_choice.value, round(self.spread_slider.value, 1)
 
     def _on_morph(self, change: dict) -> None:
-        self.morph.share, self.morph.spherical = self.morph_slider.value, self.spherical_box.value
+        self.morph.move(self.morph_slider.value, self.spherical_box.value)
         self._draw_soon()
 
     def _on_model(self, change: dict) -> None:
@@ -269,6 +275,7 @@ class LatentExplorer:
         self._open(change["new"])
 
     def _on_orthogonal(self, change: dict) -> None:
+        self.state.remember()
         self.state.orthogonal = change["new"]
         self._show_strips()
         self._draw()
@@ -285,7 +292,7 @@ class LatentExplorer:
         self._say(f"{len(self.state.attributes)} attributes fitted to {len(some):,} {some.name} faces")
 
     def _on_load(self, change: dict) -> None:
-        if content := uploaded(change["new"]):
+        if content := take_upload(self.attributes_panel.load):
             with self._complaints():
                 attributes = NamedAxes.load(content)
                 expected = self.state.bundle.axes.directions.shape[1:]
@@ -301,26 +308,24 @@ class LatentExplorer:
 
     def _on_tab(self, change: dict) -> None:
         self.stop()
-        for widget in (self.undo_button, self.reset_button, self.code_field):
-            widget.disabled = self.scene is self.morph
+        self.code_field.disabled = self.scene is self.morph
         self._show()
 
     def _on_randomize(self, button: widgets.Button) -> None:
         if self.scene is self.morph:
-            for side in (0, 1):
-                self._on_draw_end(side)
+            self.morph.draw_ends(next(self._seeds), next(self._seeds))
         else:
             self.state.randomize(self._generator)
-            self._show()
+        self._show()
 
     def _on_undo(self, button: widgets.Button) -> None:
         self.stop()
-        self.state.undo()
+        self.scene.undo()
         self._show()
 
     def _on_reset(self, button: widgets.Button) -> None:
         self.stop()
-        self.state.reset()
+        self.scene.reset()
         self._show()
 
     def _on_code(self, change: dict) -> None:
@@ -328,31 +333,24 @@ class LatentExplorer:
             name = model_of(change["new"])
             if name in self._bundles:
                 self.model_choice.value = name
-            was = self.state.orthogonal
             self.state.restore(change["new"])
-            if self.state.orthogonal != was:
-                self._show_strips()
         self._show()
 
     # ------------------------------------------------------------------------------------------- morphs
 
     def _on_draw_end(self, side: int) -> None:
         self.morph.draw_end(side, next(self._seeds))
-        self._show_end(side)
+        self._show()
 
     def _on_take_end(self, side: int) -> None:
         self.morph.set_end(side, self.state.face())
-        self._show_end(side)
+        self._show()
 
-    def _on_upload(self, side: int, files: dict | tuple) -> None:
-        if content := uploaded(files):
+    def _on_upload(self, side: int) -> None:
+        if content := take_upload(self.ends[side].upload):
             with self._complaints():
                 self.morph.set_end(side, read_face(content, self.state.bundle))
-            self._show_end(side)
-
-    def _show_end(self, side: int) -> None:
-        self.ends[side].show(self.morph, side)
-        self._draw_soon()
+            self._show()
 
     # ------------------------------------------------------------------------------------------- keeping
 
@@ -407,7 +405,7 @@ class LatentExplorer:
 
     def _on_animate(self, change: dict) -> None:
         if change["new"]:
-            self.state.remember()
+            self.scene.remember()
             self._task = asyncio.get_running_loop().create_task(self._animate())
             self._task.add_done_callback(self._on_end)
         else:
@@ -443,6 +441,11 @@ class LatentExplorer:
     # --------------------------------------------------------------------------------------------- drawing
 
     def _show(self) -> None:
+        """Show all that may have changed."""
+        if self.attributes_panel.orthogonal.value != self.state.orthogonal:
+            self._show_strips()
+        for side, end in enumerate(self.ends):
+            end.show(self.morph, side)
         self._move_sliders()
         self._draw()
 
@@ -450,7 +453,7 @@ class LatentExplorer:
         with self._held():  # else each slider would have its own picture drawn
             for slider, weight in zip(self.sliders, self.state.weights, strict=True):
                 slider.value = weight
-            self.morph_slider.value = self.morph.share
+            self.morph_slider.value, self.spherical_box.value = self.morph.share, self.morph.spherical
             self.attributes_panel.orthogonal.value = self.state.orthogonal
 
     def _draw_soon(self) -> None:
@@ -475,7 +478,7 @@ class LatentExplorer:
 
     def _show_code(self) -> None:
         with self._held():
-            self.code_field.value = self.state.code
+            self.code_field.value = "" if self.scene is self.morph else self.state.code
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -491,6 +494,7 @@ def _first(attributes: NamedAxes | None) -> NamedAxes | None:
 
 
 def app() -> widgets.Widget:
-    """The explorer of all models that ship, as a page of its own: what `make app` serves with Voilà."""
-    explorer = LatentExplorer({name: load_pretrained(name) for name in shipped()})
-    return widgets.VBox([explorer.box], layout={"align_items": "center"})
+    """The page that `python -m vaelib explore` serves: the model named in VAELIB_MODEL, else all that ship."""
+    name = os.environ.get("VAELIB_MODEL")
+    models = load_pretrained(name) if name else {name: load_pretrained(name) for name in shipped()}
+    return widgets.VBox([LatentExplorer(models).box], layout={"align_items": "center"})
