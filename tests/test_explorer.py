@@ -507,21 +507,40 @@ def test_save_offers_a_png_of_any_size(explorer):
     assert content == explorer.state.render(300)
 
 
-def test_record_offers_a_gif_and_leaves_the_face(explorer):
+@pytest.mark.parametrize("kind", ["GIF", "MP4"])
+def test_record_offers_an_animation_and_leaves_the_face(explorer, kind):
+    if kind == "MP4":
+        av = pytest.importorskip("av")
+    button = explorer.record_buttons[kind]
+
     async def record():
         explorer.size_field.value = 48
-        explorer.record_button.click()
+        button.click()
         await asyncio.sleep(0.02)
-        assert explorer.record_button.disabled and explorer.progress.layout.visibility == "visible"
-        while explorer.record_button.disabled:
+        assert button.disabled and explorer.progress.layout.visibility == "visible"
+        while button.disabled:
             await asyncio.sleep(0.01)
 
     asyncio.run(asyncio.wait_for(record(), 200))
     name, content = downloaded(explorer)
-    gif = Image.open(BytesIO(content))
-    assert (name, gif.size, gif.n_frames) == ("drawn-anime-48.gif", (48, 48), 118)
+    assert name == f"drawn-anime-48.{kind.lower()}"
+    if kind == "GIF":
+        gif = Image.open(BytesIO(content))
+        assert (gif.size, gif.n_frames) == ((48, 48), 118)
+    else:
+        with av.open(BytesIO(content)) as film:
+            frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in film.decode(video=0)]
+        assert np.shape(frames) == (118, 48, 48, 3)
+        assert np.abs(frames[0] - np.asarray(explorer.state.picture(48))).mean() < 12
     assert explorer.progress.layout.visibility == "hidden"
     assert values(explorer) == [0] * 12
+
+
+def test_without_pyav_mp4_is_off_and_says_why(bundle, monkeypatch):
+    monkeypatch.setattr("vaelib.explorer.find_spec", lambda name: None)
+    buttons = LatentExplorer(bundle).record_buttons
+    assert (buttons["MP4"].disabled, buttons["GIF"].disabled) == (True, False)
+    assert "pip install av" in buttons["MP4"].tooltip
 
 
 def test_a_code_brings_a_face_back_and_its_model_with_it(several):

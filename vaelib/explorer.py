@@ -13,6 +13,7 @@ import os
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from time import monotonic
 from weakref import WeakSet
 
@@ -34,7 +35,7 @@ from vaelib.explorer_parts import (
 from vaelib.explorer_state import AXES, ExplorerState, Morph, model_of, read_face
 from vaelib.faces import load_faces
 from vaelib.latents import NamedAxes, fit_attributes_of
-from vaelib.plots import to_gif
+from vaelib.plots import to_gif, to_mp4
 from vaelib.pretrained import Bundle, load_pretrained, shipped
 
 FRAME_SECONDS = 0.02
@@ -43,7 +44,8 @@ FRAMES_PER_SLIDER_MOVE = 5  # moving twelve sliders at every frame is more than 
 PATIENCE_SECONDS = 1.0  # how long the animation waits for a browser that lags or has gone
 SHOWN_SIZE = 320  # pixels on the page;
 SENT_SIZE = 160  # half of that is drawn, and the browser enlarges it
-GIF_FRAMES, GIF_SPEED, GIF_SECONDS = 60, 2, 0.04  # as fast as on the page, at half its rate
+RECORDED_FRAMES, RECORDED_SPEED, RECORDED_SECONDS = 60, 2, 0.04  # as fast as on the page, at half its rate
+RECORDINGS = {"GIF": (to_gif, "image/gif"), "MP4": (to_mp4, "video/mp4")}
 ATTRIBUTES_SHOWN = 12  # of those given or fitted
 FITTED_FACES = 1000
 
@@ -101,7 +103,7 @@ class LatentExplorer:
         view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
         return {
             "text/plain": repr(self),
-            "image/png": b64encode(self.state.render()).decode(),
+            "image/png": b64encode(self.scene.render()).decode(),
             "application/vnd.jupyter.widget-view+json": view,
         }
 
@@ -150,8 +152,11 @@ class LatentExplorer:
         self.size_field = widgets.BoundedIntText(
             512, min=16, max=4096, description="pixels", style=label(40), layout={"width": "110px"}
         )
-        self.save_button = button(widgets.Button, "Save PNG", width="94px")
-        self.record_button = button(widgets.Button, "Record GIF", width="100px")
+        self.save_button = button(widgets.Button, "Save PNG", width="206px")
+        self.record_buttons = {kind: button(widgets.Button, f"Record {kind}", "film") for kind in RECORDINGS}
+        if find_spec("av") is None:
+            mp4 = self.record_buttons["MP4"]
+            mp4.disabled, mp4.tooltip = True, "Needs PyAV: pip install av"
         self.code_field = widgets.Text(
             description="code",
             placeholder="none between two faces",  # shown when empty
@@ -159,12 +164,15 @@ class LatentExplorer:
             style=label(34),
             layout=wide,
         )
-        self.progress = widgets.IntProgress(max=GIF_FRAMES, layout=wide | {"height": "8px", "visibility": "hidden"})
+        self.progress = widgets.IntProgress(
+            max=RECORDED_FRAMES, layout=wide | {"height": "8px", "visibility": "hidden"}
+        )
         self.message = widgets.HTML(layout=wide | {"min_height": "32px"})
         rows = [
             row(self.randomize_button, self.animate_button),
             row(self.undo_button, self.reset_button),
-            row(self.size_field, self.save_button, self.record_button),
+            row(self.size_field, self.save_button),
+            row(*self.record_buttons.values()),
         ]
         return widgets.VBox(
             [self.picture, *rows, self.code_field, self.progress, self.message],
@@ -224,7 +232,8 @@ class LatentExplorer:
         self.attributes_panel.fit.on_click(self._on_fit)
         self.attributes_panel.save.on_click(self._on_save_attributes)
         self.save_button.on_click(self._on_save)
-        self.record_button.on_click(self._on_record)
+        for kind, record in self.record_buttons.items():
+            record.on_click(lambda button, kind=kind: self._on_record(kind))
         self._echo.observe(self._on_echo, names="value")
         for widget, handler in (
             (self.animate_button, self._on_animate),
@@ -358,23 +367,27 @@ class LatentExplorer:
         size = self.size_field.value
         self._offer(self.scene.render(size), f"{self.state.name}-{size}.png", "image/png")
 
-    def _on_record(self, button: widgets.Button) -> None:
-        self._recording = asyncio.get_running_loop().create_task(self._record(self.size_field.value))
+    def _on_record(self, kind: str) -> None:
+        self._recording = asyncio.get_running_loop().create_task(self._record(kind, self.size_field.value))
 
-    async def _record(self, size: int) -> None:
-        self.record_button.disabled = True
+    async def _record(self, kind: str, size: int) -> None:
+        usable = [record for record in self.record_buttons.values() if not record.disabled]
+        for record in usable:
+            record.disabled = True
         self.progress.value, self.progress.layout.visibility = 0, "visible"
-        name = f"{self.state.name}-{size}.gif"
+        encode, type_of_file = RECORDINGS[kind]
+        name = f"{self.state.name}-{size}.{kind.lower()}"
         try:
             pictures = []
-            for picture in self.scene.frames(GIF_FRAMES, size, GIF_SPEED * self.speed_slider.value):
+            for picture in self.scene.frames(RECORDED_FRAMES, size, RECORDED_SPEED * self.speed_slider.value):
                 pictures.append(picture)
                 self.progress.value = len(pictures)
                 await asyncio.sleep(PAUSE_SECONDS)
-            self._offer(await asyncio.to_thread(to_gif, pictures, GIF_SECONDS), name, "image/gif")
+            self._offer(await asyncio.to_thread(encode, pictures, RECORDED_SECONDS), name, type_of_file)
         finally:
             self.progress.layout.visibility = "hidden"
-            self.record_button.disabled = False
+            for record in usable:
+                record.disabled = False
 
     def _on_save_attributes(self, button: widgets.Button) -> None:
         self._offer(
