@@ -234,7 +234,8 @@ def _train(options: argparse.Namespace) -> None:
         return
     bundle = _write_bundle(run, _describe_recipe(settings), settings["flow_steps"])
     print(
-        f"{bundle.card['scores']}\nlook at {folder}/*.png; to explore it, in a notebook:\n"
+        f"{bundle.card['scores']}\nlook at {folder}/*.png; to explore it, in a browser or in a notebook:\n"
+        f"    python -m vaelib explore --model {str(folder)!r}\n"
         f"    vaelib.LatentExplorer(vaelib.load_pretrained({str(folder)!r}))"
     )
 
