@@ -152,7 +152,7 @@ class LatentExplorer:
         self.size_field = widgets.BoundedIntText(
             512, min=16, max=4096, description="pixels", style=label(40), layout={"width": "110px"}
         )
-        self.save_button = button(widgets.Button, "Save PNG", width="206px")
+        self.save_button = button(widgets.Button, "Save PNG", width="202px")
         self.record_buttons = {kind: button(widgets.Button, f"Record {kind}", "film") for kind in RECORDINGS}
         if find_spec("av") is None:
             mp4 = self.record_buttons["MP4"]

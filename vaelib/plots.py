@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
 from io import BytesIO
 
 import matplotlib.pyplot as plt
@@ -115,7 +116,9 @@ def to_gif(pictures: Sequence[Image.Image], seconds: float = 0.04, there_and_bac
 
     Raises `ValueError` for no picture at all.
     """
-    frames = [picture.quantize(dither=Image.Dither.NONE) if picture.mode == "RGB" else picture for picture in pictures]
+    # The octree takes a millisecond where Pillow's default, a median cut, takes a quarter of a second.
+    quantize = partial(Image.Image.quantize, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    frames = [quantize(picture) if picture.mode == "RGB" else picture for picture in pictures]
     frames = _played(frames, there_and_back)
     file = BytesIO()
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=round(1000 * seconds), loop=0)
