@@ -3,6 +3,7 @@
 # make app    set everything up, then open the explorer as a page of its own
 #
 # Another Python:  make test PYTHON=python3.12        More for JupyterLab:  make lab LAB="--no-browser --port 9999"
+# More for the explorer:  make app APP="--model path/to/run"
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,7 +21,7 @@ lab: $(READY)
 	$(BIN)/jupyter lab $(LAB) notebooks/01_faces.ipynb
 
 app: $(READY)
-	$(BIN)/voila $(APP) vaelib/app.ipynb
+	$(BIN)/python -m vaelib explore $(APP)
 
 test: $(READY)
 	$(BIN)/python -m pytest

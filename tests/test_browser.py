@@ -97,6 +97,14 @@ class Explorer:
             button.click()
         chooser.value.set_files({"name": "face.png", "mimeType": "image/png", "buffer": content})
 
+    def download(self, suffix: str):
+        """The path of the file behind the link under the picture."""
+        link = self.page.locator(f"a[download$='.{suffix}']")
+        link.wait_for(timeout=120_000)
+        with self.page.expect_download() as download:
+            link.click()
+        return download.value.path()
+
     def clipped(self) -> list[str]:
         return (
             self.page.locator("img.widget-image")
@@ -158,11 +166,14 @@ def test_the_explorer_in_a_browser(notebook, tmp_path, app):
         assert not far(explorer.after(lambda: (code.fill(kept), code.press("Enter"))), drawn)
 
         explorer.press("Save PNG")
-        with page.expect_download() as download:
-            page.locator("a[download]").click()
-        saved = Image.open(download.value.path())
+        saved = Image.open(explorer.download("png"))
         assert (saved.format, saved.size) == ("PNG", (512, 512))
         assert np.abs(np.asarray(saved.resize((160, 160))).astype(int) - drawn).mean() < 4
+
+        page.locator("input[type='number']:visible").first.fill("64")
+        explorer.press("Record GIF")
+        recorded = Image.open(explorer.download("gif"))
+        assert (recorded.format, recorded.size, recorded.n_frames) == ("GIF", (64, 64), 118)
 
         explorer.open("Morph")
         face = draw_face("anime", size=256, hair_hue=0.1, background="plain", background_hue=0.3)
@@ -170,23 +181,23 @@ def test_the_explorer_in_a_browser(notebook, tmp_path, app):
         start = explorer.after(lambda: explorer.upload(uploads.first, as_png(face)))
         shown = np.asarray(Image.fromarray(face).resize((160, 160))).astype(int)
         assert np.abs(start - shown).mean() < np.abs(drawn - shown).mean()
+        assert far(explorer.after(lambda: explorer.press("Draw")), start)
+        assert not far(explorer.after(lambda: explorer.upload(uploads.first, as_png(face))), start)  # the same again
         assert far(explorer.after(lambda: explorer.drag("way", share=1.0)), start)
+        assert not far(explorer.after(lambda: explorer.press("Undo")), start)
         explorer.upload(uploads.last, b"this is no picture")
         page.wait_for_selector("text=this file is no picture", timeout=20_000)
-        assert not explorer.clipped()
-        explorer.photograph(f"{app}-3-morph")
-
         explorer.open("Attributes")
         explorer.press("Fit to faces")
         page.wait_for_selector("text=12 attributes fitted", timeout=120_000)
         page.wait_for_timeout(1000)
-        assert not explorer.clipped()
         assert far(explorer.after(lambda: explorer.drag("skin", share=1.0)), drawn)
-        explorer.photograph(f"{app}-4-attributes")
-        page.set_viewport_size({"width": 1280, "height": 900})
-        explorer.photograph(f"{app}-5-at-1280")
-        page.set_viewport_size({"width": 700, "height": 900})
-        explorer.photograph(f"{app}-6-narrow")
+        for width in (1600, 1280, 700):
+            page.set_viewport_size({"width": width, "height": 1000})
+            for tab in ("Attributes", "Morph", "Axes"):
+                explorer.open(tab)
+                explorer.photograph(f"{app}-{width}-{tab}")
+                assert not explorer.clipped(), (width, tab)
         assert page.problems == []
 
 

@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
 
-# What conda-forge calls differently than PyPI. matplotlib-base is matplotlib without Qt.
-PYPI_NAME = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
+# What conda-forge calls differently than PyPI. matplotlib-base is matplotlib without Qt, its playwright is for Node.
+PYPI_NAME = {"pytorch": "torch", "matplotlib-base": "matplotlib", "playwright-python": "playwright"}
 
 
 def versions(requirements: list[str]) -> dict[str, SpecifierSet]:

@@ -131,7 +131,7 @@ def test_the_animation_waits_for_a_browser_that_lags(explorer, renders):
     assert len(renders) == 4  # until the sliders are to move
 
     traitlets.dlink((explorer._tick, "value"), (explorer._echo, "value"))  # it answers again, as its link does
-    asyncio.run(asyncio.wait_for(animate(frames=24), 3))
+    asyncio.run(asyncio.wait_for(animate(frames=24), 60))
 
 
 def test_locks_keep_sliders_and_undo_goes_back(explorer):
@@ -269,7 +269,7 @@ def test_an_error_stops_the_animation_and_is_reported(explorer, monkeypatch):
             await asyncio.sleep(0.001)
         explorer.animate_button.value = False
 
-    asyncio.run(asyncio.wait_for(animate(), 10))
+    asyncio.run(asyncio.wait_for(animate(), 100))
     assert [str(error) for error in errors] == ["no memory left"]
 
 
@@ -344,6 +344,19 @@ def test_attributes_are_sliders_with_names(bundle, attributes):
     explorer.attributes_panel.orthogonal.value = False
     explorer.code_field.value = code  # it says at which angles they stood
     assert explorer.attributes_panel.orthogonal.value and explorer.state.weights[13] == 2.0
+    explorer.undo_button.click()
+    assert not explorer.attributes_panel.orthogonal.value and explorer.axis_rows[13].strip.value == strip
+
+
+def test_a_bundle_may_bring_attributes_of_its_own(bundle, attributes):
+    class WithAttributes(Bundle):
+        attributes = None
+
+    WithAttributes.attributes = attributes
+    own = WithAttributes(bundle.vae, bundle.axes, bundle.card)
+    assert [slider.description for slider in LatentExplorer(own).sliders[12:]] == ["smile", "skin"]
+    given = LatentExplorer(own, attributes=attributes.pick("skin"))
+    assert [slider.description for slider in given.sliders[12:]] == ["skin"]
 
 
 def test_attributes_can_be_fitted_saved_and_loaded(bundle, explorer):
@@ -387,10 +400,10 @@ def test_the_picture_follows_the_tab(explorer):
     face = explorer.picture.value
     explorer.tabs.selected_index = 2
     assert explorer.picture.value == explorer.morph.render(*SHOWN) != face
-    assert explorer.undo_button.disabled
+    assert explorer.code_field.disabled and explorer.code_field.value == ""
     explorer.tabs.selected_index = 1
     assert explorer.picture.value == face
-    assert not explorer.undo_button.disabled
+    assert explorer.code_field.value == explorer.state.code
 
 
 def test_the_way_between_two_faces(morphing):
@@ -413,6 +426,39 @@ def test_an_uploaded_picture_becomes_an_end(morphing):
     assert np.abs(pixels(morphing.ends[0].original.value) - face).mean() < 4
     assert morphing.picture.value == morphing.morph.render(*SHOWN) != before
     assert morphing.message.value == ""
+
+
+def test_the_same_picture_can_be_uploaded_again(morphing):
+    face = as_png(draw_face("anime", hair="buns"))
+    upload(morphing.ends[0].upload, face)
+    uploaded = morphing.ends[0].original.value
+    morphing.ends[0].draw.click()
+    assert morphing.ends[0].original.value != uploaded
+    upload(morphing.ends[0].upload, face)
+    assert morphing.ends[0].original.value == uploaded
+
+
+def test_undo_and_reset_of_a_morph(morphing):
+    first = morphing.picture.value
+    morphing.ends[0].draw.click()
+    second = morphing.picture.value
+    for way in (0.2, 0.4, 0.6):  # one drag
+        morphing.morph_slider.value = way
+    morphing.spherical_box.value = True
+    seen = []
+    for _ in range(3):
+        morphing.undo_button.click()
+        seen.append((morphing.morph_slider.value, morphing.spherical_box.value, morphing.picture.value))
+    assert [each[:2] for each in seen] == [(0.6, False), (0, False), (0, False)]
+    assert [each[2] for each in seen[1:]] == [second, first]
+
+    morphing.randomize_button.click()
+    morphing.morph_slider.value = 0.5
+    morphing.reset_button.click()
+    assert (morphing.picture.value, morphing.morph_slider.value) == (first, 0)
+    morphing.undo_button.click()
+    assert morphing.morph_slider.value == 0.5
+    assert morphing.state.weights == [0] * 12
 
 
 def test_a_bad_upload_is_explained_and_changes_nothing(morphing):
@@ -445,7 +491,7 @@ def test_a_morph_is_animated_there_and_back(morphing):
             await asyncio.sleep(0.001)
         morphing.animate_button.value = False
 
-    asyncio.run(asyncio.wait_for(animate(), 20))
+    asyncio.run(asyncio.wait_for(animate(), 100))
     assert morphing.morph.share >= 0.5 and morphing.state.weights == [0] * 12
 
 
@@ -461,21 +507,40 @@ def test_save_offers_a_png_of_any_size(explorer):
     assert content == explorer.state.render(300)
 
 
-def test_record_offers_a_gif_and_leaves_the_face(explorer):
+@pytest.mark.parametrize("kind", ["GIF", "MP4"])
+def test_record_offers_an_animation_and_leaves_the_face(explorer, kind):
+    if kind == "MP4":
+        av = pytest.importorskip("av")
+    button = explorer.record_buttons[kind]
+
     async def record():
         explorer.size_field.value = 48
-        explorer.record_button.click()
+        button.click()
         await asyncio.sleep(0.02)
-        assert explorer.record_button.disabled and explorer.progress.layout.visibility == "visible"
-        while explorer.record_button.disabled:
+        assert button.disabled and explorer.progress.layout.visibility == "visible"
+        while button.disabled:
             await asyncio.sleep(0.01)
 
-    asyncio.run(asyncio.wait_for(record(), 30))
+    asyncio.run(asyncio.wait_for(record(), 200))
     name, content = downloaded(explorer)
-    gif = Image.open(BytesIO(content))
-    assert (name, gif.size, gif.n_frames) == ("drawn-anime-48.gif", (48, 48), 118)
+    assert name == f"drawn-anime-48.{kind.lower()}"
+    if kind == "GIF":
+        gif = Image.open(BytesIO(content))
+        assert (gif.size, gif.n_frames) == ((48, 48), 118)
+    else:
+        with av.open(BytesIO(content)) as film:
+            frames = [np.asarray(frame.to_image().convert("L")).astype(int) for frame in film.decode(video=0)]
+        assert np.shape(frames) == (118, 48, 48)
+        assert np.abs(frames[0] - np.asarray(explorer.state.picture(48).convert("L"))).mean() < 8
     assert explorer.progress.layout.visibility == "hidden"
     assert values(explorer) == [0] * 12
+
+
+def test_without_pyav_mp4_is_off_and_says_why(bundle, monkeypatch):
+    monkeypatch.setattr("vaelib.explorer.find_spec", lambda name: None)
+    buttons = LatentExplorer(bundle).record_buttons
+    assert (buttons["MP4"].disabled, buttons["GIF"].disabled) == (True, False)
+    assert "pip install av" in buttons["MP4"].tooltip
 
 
 def test_a_code_brings_a_face_back_and_its_model_with_it(several):

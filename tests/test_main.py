@@ -265,3 +265,24 @@ def test_every_setting_is_a_flag_with_a_line_of_help(capsys, monkeypatch):
     for name in [*RUN_SETTINGS, *vars(TrainConfig())]:
         assert sum(line.startswith(f"--{name.replace('_', '-')}") for line in lines) == 1, name
     assert CONFIG_HELP.keys() == vars(TrainConfig()).keys(), "a field of TrainConfig without help, or help without one"
+
+
+def test_explore_opens_voila_on_the_model_of_a_run(monkeypatch, tmp_path, bundle):
+    started = []
+    monkeypatch.setattr("subprocess.run", lambda command, env, check: started.append((command, env)))
+    monkeypatch.chdir(bundle.save(tmp_path / "run").parent)
+    assert main(["explore", "--model", "run", "--port", "9999", "--no-browser"]) == 0
+    assert main(["explore"]) == 0
+    (command, environment), (_, plain) = started
+    assert command[1:3] == ["-m", "voila"] and command[-2:] == ["--port=9999", "--no-browser"]
+    assert environment["VAELIB_MODEL"] == str(tmp_path / "run") and "VAELIB_MODEL" not in plain
+    assert Path(command[3]).read_text().count("app()") == 1
+
+
+@pytest.mark.parametrize(
+    "model, has_voila, message", [("nowhere", True, "no bundle called"), ("", False, "pip install voila")]
+)
+def test_explore_says_what_is_missing(monkeypatch, capsys, model, has_voila, message):
+    monkeypatch.setattr("vaelib.__main__.find_spec", lambda name: name if has_voila else None)
+    assert main(["explore", "--model", model]) == 1
+    assert message in capsys.readouterr().err

@@ -16,6 +16,7 @@ from vaelib.plots import (
     reconstruction_grid,
     show_faces,
     to_gif,
+    to_mp4,
     traversal_grid,
 )
 from vaelib.priors import published_priors
@@ -133,6 +134,20 @@ def test_a_gif_plays_there_and_back():
         assert gif.convert("RGB").getpixel((5, 5)) == pictures[expected].getpixel((5, 5))
 
 
-def test_a_gif_needs_a_picture():
+def test_an_mp4_plays_there_and_back():
+    av = pytest.importorskip("av")
+    pictures = [Image.new("RGB", (33, 24), (60 * i, 200 - 40 * i, 50)) for i in range(4)]
+    with av.open(BytesIO(to_mp4(pictures, seconds=0.05))) as film:
+        frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in film.decode(video=0)]
+        assert (film.streams.video[0].codec.name, film.streams.video[0].average_rate) == ("h264", 20)
+    assert [frame.shape for frame in frames] == [(24, 32, 3)] * 6
+    for frame, expected in zip(frames, [0, 1, 2, 3, 2, 1], strict=True):
+        assert np.abs(frame[5, 5] - pictures[expected].getpixel((5, 5))).max() < 12
+
+
+@pytest.mark.parametrize("write", [to_gif, to_mp4])
+def test_an_animation_needs_a_picture(write):
+    if write is to_mp4:
+        pytest.importorskip("av")
     with pytest.raises(ValueError, match="got no picture, expected at least one"):
-        to_gif([])
+        write([])

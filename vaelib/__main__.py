@@ -1,10 +1,13 @@
-"""python -m vaelib download | prepare | train: from a Kaggle data set to a trained model; `--help` explains each."""
+"""python -m vaelib download | prepare | train | explore: from a Kaggle data set to faces; `--help` explains each."""
 
 import argparse
 import math
+import os
+import subprocess
 import sys
 from dataclasses import fields
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
@@ -97,6 +100,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_train_flags(train)
     train.set_defaults(run=_train)
+
+    explore = commands.add_parser("explore", help="open the explorer as a page in the browser")
+    explore.add_argument("--model", help="one that ships, or the folder of a run (default: all that ship)")
+    explore.add_argument("--port", type=int, default=8866, help="where the page is served (default: %(default)s)")
+    explore.add_argument("--no-browser", action="store_true", help="serve the page without opening it")
+    explore.set_defaults(run=_explore)
     return parser
 
 
@@ -225,9 +234,25 @@ def _train(options: argparse.Namespace) -> None:
         return
     bundle = _write_bundle(run, _describe_recipe(settings), settings["flow_steps"])
     print(
-        f"{bundle.card['scores']}\nlook at {folder}/*.png; to explore it, in a notebook:\n"
+        f"{bundle.card['scores']}\nlook at {folder}/*.png; to explore it, in a browser or in a notebook:\n"
+        f"    python -m vaelib explore --model {str(folder)!r}\n"
         f"    vaelib.LatentExplorer(vaelib.load_pretrained({str(folder)!r}))"
     )
+
+
+def _explore(options: argparse.Namespace) -> None:
+    if find_spec("voila") is None:
+        raise ValueError("explore needs Voilà: pip install voila; or use vaelib.LatentExplorer in a notebook")
+    environment = dict(os.environ)
+    if options.model:
+        from vaelib.pretrained import load_pretrained, shipped
+
+        load_pretrained(options.model)  # complains here rather than in the page
+        known = options.model in shipped()
+        environment["VAELIB_MODEL"] = options.model if known else str(Path(options.model).expanduser().resolve())
+    page = Path(__file__).with_name("app.ipynb")
+    flags = [f"--port={options.port}"] + ["--no-browser"] * options.no_browser
+    subprocess.run([sys.executable, "-m", "voila", str(page), *flags], env=environment, check=False)
 
 
 def _settings(options: argparse.Namespace) -> dict:

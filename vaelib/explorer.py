@@ -9,9 +9,11 @@ What the explorer knows and does is in `vaelib.explorer_state`; `LatentExplorer`
 import asyncio
 import html
 import itertools
+import os
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from time import monotonic
 from weakref import WeakSet
 
@@ -28,12 +30,12 @@ from vaelib.explorer_parts import (
     label,
     row,
     setting,
-    uploaded,
+    take_upload,
 )
 from vaelib.explorer_state import AXES, ExplorerState, Morph, model_of, read_face
 from vaelib.faces import load_faces
 from vaelib.latents import NamedAxes, fit_attributes_of
-from vaelib.plots import to_gif
+from vaelib.plots import to_gif, to_mp4
 from vaelib.pretrained import Bundle, load_pretrained, shipped
 
 FRAME_SECONDS = 0.02
@@ -42,7 +44,8 @@ FRAMES_PER_SLIDER_MOVE = 5  # moving twelve sliders at every frame is more than 
 PATIENCE_SECONDS = 1.0  # how long the animation waits for a browser that lags or has gone
 SHOWN_SIZE = 320  # pixels on the page;
 SENT_SIZE = 160  # half of that is drawn, and the browser enlarges it
-GIF_FRAMES, GIF_SPEED, GIF_SECONDS = 60, 2, 0.04  # as fast as on the page, at half its rate
+RECORDED_FRAMES, RECORDED_SPEED, RECORDED_SECONDS = 60, 2, 0.04  # as fast as on the page, at half its rate
+RECORDINGS = {"GIF": (to_gif, "image/gif"), "MP4": (to_mp4, "video/mp4")}
 ATTRIBUTES_SHOWN = 12  # of those given or fitted
 FITTED_FACES = 1000
 
@@ -52,8 +55,8 @@ _EXPLORERS: "WeakSet[LatentExplorer]" = WeakSet()
 class LatentExplorer:
     """Sliders on the axes of a model's latent space, and the face they describe; morphs; things to keep.
 
-    `models` is a bundle, or several by name. `attributes` (one `NamedAxes`, or by the same names) are the sliders of
-    the second tab: the first twelve. Randomize draws from `generator`.
+    `models` is a bundle, or several by name. `attributes` (one `NamedAxes`, or by the same names; else the bundle's
+    own, where it has any) are the sliders of the second tab: the first twelve. Randomize draws from `generator`.
 
     It displays itself as the last line of a cell, in Jupyter, Colab and Voilà; where there are no widgets the face is
     shown as a still picture. `state` and `morph` are what it shows of the model chosen; the ipywidgets it is made of
@@ -100,7 +103,7 @@ class LatentExplorer:
         view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
         return {
             "text/plain": repr(self),
-            "image/png": b64encode(self.state.render()).decode(),
+            "image/png": b64encode(self.scene.render()).decode(),
             "application/vnd.jupyter.widget-view+json": view,
         }
 
@@ -149,15 +152,27 @@ class LatentExplorer:
         self.size_field = widgets.BoundedIntText(
             512, min=16, max=4096, description="pixels", style=label(40), layout={"width": "110px"}
         )
-        self.save_button = button(widgets.Button, "Save PNG", width="94px")
-        self.record_button = button(widgets.Button, "Record GIF", width="100px")
-        self.code_field = widgets.Text(description="code", continuous_update=False, style=label(34), layout=wide)
-        self.progress = widgets.IntProgress(max=GIF_FRAMES, layout=wide | {"height": "8px", "visibility": "hidden"})
+        self.save_button = button(widgets.Button, "Save PNG", width="202px")
+        self.record_buttons = {kind: button(widgets.Button, f"Record {kind}", "film") for kind in RECORDINGS}
+        if find_spec("av") is None:
+            mp4 = self.record_buttons["MP4"]
+            mp4.disabled, mp4.tooltip = True, "Needs PyAV: pip install av"
+        self.code_field = widgets.Text(
+            description="code",
+            placeholder="none between two faces",  # shown when empty
+            continuous_update=False,
+            style=label(34),
+            layout=wide,
+        )
+        self.progress = widgets.IntProgress(
+            max=RECORDED_FRAMES, layout=wide | {"height": "8px", "visibility": "hidden"}
+        )
         self.message = widgets.HTML(layout=wide | {"min_height": "32px"})
         rows = [
             row(self.randomize_button, self.animate_button),
             row(self.undo_button, self.reset_button),
-            row(self.size_field, self.save_button, self.record_button),
+            row(self.size_field, self.save_button),
+            row(*self.record_buttons.values()),
         ]
         return widgets.VBox(
             [self.picture, *rows, self.code_field, self.progress, self.message],
@@ -176,15 +191,14 @@ class LatentExplorer:
     def _open(self, name: str) -> None:
         """Show the model called `name`, as it was left."""
         if name not in self._states:
-            state = ExplorerState(self._bundles[name], _first(self._attributes.get(name)), name)
-            self._states[name] = state, Morph(state.bundle, state.decoder)
+            bundle = self._bundles[name]
+            attributes = self._attributes.get(name) or getattr(bundle, "attributes", None)
+            state = ExplorerState(bundle, _first(attributes), name)
+            self._states[name] = state, Morph(bundle, state.decoder)
         self.state, self.morph = self._states[name]
         with self._held():
             self.prior_choice.options = [AXES, *self.state.bundle.priors]
             self.prior_choice.value, self.spread_slider.value = self.state.prior, self.state.spread
-            self.spherical_box.value = self.morph.spherical
-        for side, end in enumerate(self.ends):
-            end.show(self.morph, side)
         self._show_axes()
 
     def _show_axes(self) -> None:
@@ -218,7 +232,8 @@ class LatentExplorer:
         self.attributes_panel.fit.on_click(self._on_fit)
         self.attributes_panel.save.on_click(self._on_save_attributes)
         self.save_button.on_click(self._on_save)
-        self.record_button.on_click(self._on_record)
+        for kind, record in self.record_buttons.items():
+            record.on_click(lambda button, kind=kind: self._on_record(kind))
         self._echo.observe(self._on_echo, names="value")
         for widget, handler in (
             (self.animate_button, self._on_animate),
@@ -236,7 +251,7 @@ class LatentExplorer:
         for side, end in enumerate(self.ends):
             end.draw.on_click(lambda button, side=side: self._on_draw_end(side))
             end.take.on_click(lambda button, side=side: self._on_take_end(side))
-            end.upload.observe(lambda change, side=side: self._on_upload(side, change["new"]), names="value")
+            end.upload.observe(lambda change, side=side: self._on_upload(side), names="value")
 
     def _guarded(self, handler: Callable[[dict], None]) -> Callable[[dict], None]:
         """`handler`, deaf to what the explorer itself sets."""
@@ -261,7 +276,7 @@ class LatentExplorer:
         self.state.prior, self.state.spread = self.prior_choice.value, round(self.spread_slider.value, 1)
 
     def _on_morph(self, change: dict) -> None:
-        self.morph.share, self.morph.spherical = self.morph_slider.value, self.spherical_box.value
+        self.morph.move(self.morph_slider.value, self.spherical_box.value)
         self._draw_soon()
 
     def _on_model(self, change: dict) -> None:
@@ -269,6 +284,7 @@ class LatentExplorer:
         self._open(change["new"])
 
     def _on_orthogonal(self, change: dict) -> None:
+        self.state.remember()
         self.state.orthogonal = change["new"]
         self._show_strips()
         self._draw()
@@ -285,7 +301,7 @@ class LatentExplorer:
         self._say(f"{len(self.state.attributes)} attributes fitted to {len(some):,} {some.name} faces")
 
     def _on_load(self, change: dict) -> None:
-        if content := uploaded(change["new"]):
+        if content := take_upload(self.attributes_panel.load):
             with self._complaints():
                 attributes = NamedAxes.load(content)
                 expected = self.state.bundle.axes.directions.shape[1:]
@@ -301,26 +317,24 @@ class LatentExplorer:
 
     def _on_tab(self, change: dict) -> None:
         self.stop()
-        for widget in (self.undo_button, self.reset_button, self.code_field):
-            widget.disabled = self.scene is self.morph
+        self.code_field.disabled = self.scene is self.morph
         self._show()
 
     def _on_randomize(self, button: widgets.Button) -> None:
         if self.scene is self.morph:
-            for side in (0, 1):
-                self._on_draw_end(side)
+            self.morph.draw_ends(next(self._seeds), next(self._seeds))
         else:
             self.state.randomize(self._generator)
-            self._show()
+        self._show()
 
     def _on_undo(self, button: widgets.Button) -> None:
         self.stop()
-        self.state.undo()
+        self.scene.undo()
         self._show()
 
     def _on_reset(self, button: widgets.Button) -> None:
         self.stop()
-        self.state.reset()
+        self.scene.reset()
         self._show()
 
     def _on_code(self, change: dict) -> None:
@@ -328,31 +342,24 @@ class LatentExplorer:
             name = model_of(change["new"])
             if name in self._bundles:
                 self.model_choice.value = name
-            was = self.state.orthogonal
             self.state.restore(change["new"])
-            if self.state.orthogonal != was:
-                self._show_strips()
         self._show()
 
     # ------------------------------------------------------------------------------------------- morphs
 
     def _on_draw_end(self, side: int) -> None:
         self.morph.draw_end(side, next(self._seeds))
-        self._show_end(side)
+        self._show()
 
     def _on_take_end(self, side: int) -> None:
         self.morph.set_end(side, self.state.face())
-        self._show_end(side)
+        self._show()
 
-    def _on_upload(self, side: int, files: dict | tuple) -> None:
-        if content := uploaded(files):
+    def _on_upload(self, side: int) -> None:
+        if content := take_upload(self.ends[side].upload):
             with self._complaints():
                 self.morph.set_end(side, read_face(content, self.state.bundle))
-            self._show_end(side)
-
-    def _show_end(self, side: int) -> None:
-        self.ends[side].show(self.morph, side)
-        self._draw_soon()
+            self._show()
 
     # ------------------------------------------------------------------------------------------- keeping
 
@@ -360,23 +367,27 @@ class LatentExplorer:
         size = self.size_field.value
         self._offer(self.scene.render(size), f"{self.state.name}-{size}.png", "image/png")
 
-    def _on_record(self, button: widgets.Button) -> None:
-        self._recording = asyncio.get_running_loop().create_task(self._record(self.size_field.value))
+    def _on_record(self, kind: str) -> None:
+        self._recording = asyncio.get_running_loop().create_task(self._record(kind, self.size_field.value))
 
-    async def _record(self, size: int) -> None:
-        self.record_button.disabled = True
+    async def _record(self, kind: str, size: int) -> None:
+        usable = [record for record in self.record_buttons.values() if not record.disabled]
+        for record in usable:
+            record.disabled = True
         self.progress.value, self.progress.layout.visibility = 0, "visible"
-        name = f"{self.state.name}-{size}.gif"
+        encode, type_of_file = RECORDINGS[kind]
+        name = f"{self.state.name}-{size}.{kind.lower()}"
         try:
             pictures = []
-            for picture in self.scene.frames(GIF_FRAMES, size, GIF_SPEED * self.speed_slider.value):
+            for picture in self.scene.frames(RECORDED_FRAMES, size, RECORDED_SPEED * self.speed_slider.value):
                 pictures.append(picture)
                 self.progress.value = len(pictures)
                 await asyncio.sleep(PAUSE_SECONDS)
-            self._offer(await asyncio.to_thread(to_gif, pictures, GIF_SECONDS), name, "image/gif")
+            self._offer(await asyncio.to_thread(encode, pictures, RECORDED_SECONDS), name, type_of_file)
         finally:
             self.progress.layout.visibility = "hidden"
-            self.record_button.disabled = False
+            for record in usable:
+                record.disabled = False
 
     def _on_save_attributes(self, button: widgets.Button) -> None:
         self._offer(
@@ -407,7 +418,7 @@ class LatentExplorer:
 
     def _on_animate(self, change: dict) -> None:
         if change["new"]:
-            self.state.remember()
+            self.scene.remember()
             self._task = asyncio.get_running_loop().create_task(self._animate())
             self._task.add_done_callback(self._on_end)
         else:
@@ -443,6 +454,11 @@ class LatentExplorer:
     # --------------------------------------------------------------------------------------------- drawing
 
     def _show(self) -> None:
+        """Show all that may have changed."""
+        if self.attributes_panel.orthogonal.value != self.state.orthogonal:
+            self._show_strips()
+        for side, end in enumerate(self.ends):
+            end.show(self.morph, side)
         self._move_sliders()
         self._draw()
 
@@ -450,7 +466,7 @@ class LatentExplorer:
         with self._held():  # else each slider would have its own picture drawn
             for slider, weight in zip(self.sliders, self.state.weights, strict=True):
                 slider.value = weight
-            self.morph_slider.value = self.morph.share
+            self.morph_slider.value, self.spherical_box.value = self.morph.share, self.morph.spherical
             self.attributes_panel.orthogonal.value = self.state.orthogonal
 
     def _draw_soon(self) -> None:
@@ -475,7 +491,7 @@ class LatentExplorer:
 
     def _show_code(self) -> None:
         with self._held():
-            self.code_field.value = self.state.code
+            self.code_field.value = "" if self.scene is self.morph else self.state.code
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -491,6 +507,7 @@ def _first(attributes: NamedAxes | None) -> NamedAxes | None:
 
 
 def app() -> widgets.Widget:
-    """The explorer of all models that ship, as a page of its own: what `make app` serves with Voilà."""
-    explorer = LatentExplorer({name: load_pretrained(name) for name in shipped()})
-    return widgets.VBox([explorer.box], layout={"align_items": "center"})
+    """The page that `python -m vaelib explore` serves: the model named in VAELIB_MODEL, else all that ship."""
+    name = os.environ.get("VAELIB_MODEL")
+    models = load_pretrained(name) if name else {name: load_pretrained(name) for name in shipped()}
+    return widgets.VBox([LatentExplorer(models).box], layout={"align_items": "center"})

@@ -13,8 +13,12 @@ class AxisRow:
     """A slider under a strip of faces that shows what it does, and a button that locks it."""
 
     def __init__(self, name: str, strip: Image.Image, label_width: int):
-        margin = f"4px {label_width - 53}px 0 2px"
-        self.lock = widgets.ToggleButton(description="lock", layout={"width": "48px", "margin": margin})
+        margin = f"4px 7px 0 {label_width - 58}px"
+        self.lock = widgets.ToggleButton(
+            description="lock",
+            tooltip="Randomize and Animate leave this axis as it is",
+            layout={"width": "48px", "margin": margin},
+        )
         # As wide as the slider's track and a face more, so that each face stands over the weight that it has.
         self.strip = widgets.Image(format="jpeg", layout={"width": "172px", "height": "34px"})
         self.slider = widgets.FloatSlider(
@@ -37,9 +41,11 @@ class AttributesPanel:
     """What stands above the sliders of the attributes: where they come from, where they go."""
 
     def __init__(self):
-        self.fit = button(widgets.Button, "Fit to faces", width="100px")
+        self.fit = button(
+            widgets.Button, "Fit to faces", width="100px", tooltip="Find the axes of a thousand labelled faces"
+        )
         self.load = widgets.FileUpload(description="Load", accept=".safetensors", layout={"width": "104px"})
-        self.save = button(widgets.Button, "Save", width="64px")
+        self.save = button(widgets.Button, "Save", width="64px", tooltip="Keep these axes as a file, for Load")
         self.orthogonal = widgets.Checkbox(
             description="at right angles to each other", indent=False, layout={"width": "220px"}
         )
@@ -61,16 +67,27 @@ class MorphEnd:
 
     def __init__(self, title: str):
         self.original, self.reconstruction = (widgets.Image(format="jpeg", width=140, height=140) for _ in range(2))
-        self.draw = button(widgets.Button, "Draw", "paint-brush", width="80px")
-        self.take = button(widgets.Button, "Sliders", "sliders", width="88px")
+        self.draw = button(widgets.Button, "Draw", "paint-brush", "80px", "A new face, drawn by the package")
+        self.take = button(widgets.Button, "Sliders", "sliders", "88px", "The face at the sliders of the other tabs")
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, layout={"width": "116px"})
         heading = widgets.HTML(f"<b>{title}</b> · picture and reconstruction")
         pictures = row(self.original, self.reconstruction)
         self.box = widgets.VBox([heading, pictures, row(self.draw, self.take, self.upload)])
+        self._shown = None
 
     def show(self, morph: Morph, side: int) -> None:
+        if morph.latents[side] is self._shown:
+            return
+        self._shown = morph.latents[side]
         for widget, face in ((self.original, morph.pictures[side]), (self.reconstruction, morph.reconstruction(side))):
             widget.value = to_file(to_pil_image(face), "JPEG")
+
+
+def take_upload(field: widgets.FileUpload) -> bytes | None:
+    """The file in `field`, which then is empty: else the same file, chosen again, would be no change, and go unseen."""
+    content = uploaded(field.value)
+    field.set_trait("value", type(field.value)())
+    return content
 
 
 def uploaded(files: dict | tuple) -> bytes | None:
@@ -116,5 +133,7 @@ def setting(description: str, low: float, high: float, step: float) -> widgets.F
     )
 
 
-def button(kind: type[widgets.Widget], description: str, icon: str = "", width: str = "156px") -> widgets.Widget:
-    return kind(description=description, icon=icon, layout={"width": width})
+def button(
+    kind: type[widgets.Widget], description: str, icon: str = "", width: str = "156px", tooltip: str = ""
+) -> widgets.Widget:
+    return kind(description=description, icon=icon, tooltip=tooltip, layout={"width": width})

@@ -38,9 +38,12 @@ CODE_VERSION = "vae1"
 
 
 class _Scene:
-    """Something with a `latent()` to show and a `step()` to animate it by."""
+    """Something with a `latent()` to show, a `step()` to animate it by, and changes that can be undone."""
 
     decoder: FastDecoder
+    undone: tuple[str, ...]  # the attributes that `undo` sets back; changes replace their values
+    _past: list[dict]
+    _changing: object  # what changed last, if it may go on changing
 
     def latent(self) -> Tensor:
         """The latent shown, float32 (1, *latent_shape)."""
@@ -49,6 +52,27 @@ class _Scene:
     def step(self, speed: float = 1.0) -> None:
         """One frame of the animation."""
         raise NotImplementedError
+
+    def reset(self) -> None:
+        """Go back to where the scene began."""
+        raise NotImplementedError
+
+    def remember(self) -> None:
+        """Make the present state the one that `undo` goes back to."""
+        self._changing = None
+        self._past = [*self._past[1 - UNDO_STEPS :], {name: getattr(self, name) for name in self.undone}]
+
+    def undo(self) -> None:
+        """Take the last change back; nothing where there is none."""
+        self._changing = None
+        if self._past:
+            vars(self).update(self._past.pop())
+
+    def _remember_unless(self, changing: object) -> None:
+        """`remember`, unless it is the same again that changes: a slider dragged is one step back, not fifty."""
+        if changing != self._changing:
+            self.remember()
+            self._changing = changing
 
     def face(self) -> Tensor:
         """The face shown, as the model decodes it: float32 (3, S, S) in [0, 1]."""
@@ -90,6 +114,8 @@ class ExplorerState(_Scene):
     which each PCA weight moves when animated, 1 or -1.
     """
 
+    undone = ("weights", "draw", "orthogonal")
+
     def __init__(self, bundle: Bundle, attributes: NamedAxes | None = None, name: str | None = None):
         self.bundle = bundle
         self.name = name or bundle.card["faces"]
@@ -106,15 +132,12 @@ class ExplorerState(_Scene):
         self.names += attributes.names if attributes else ()
         self.weights, self.draw = [0.0] * len(self.names), None
         self.locked: set[int] = set()
-        self._past: list[tuple[list[float], Draw | None]] = []
-        self._changing: int | None = None  # the weight that `move` last changed
+        self._past, self._changing = [], None
 
     def move(self, index: int, weight: float) -> None:
         """Set one weight. Moving the same again makes no further step for `undo`."""
-        if index != self._changing:
-            self.remember()
-            self._changing = index
-        self.weights[index] = weight
+        self._remember_unless(index)
+        self.weights = [*self.weights[:index], weight, *self.weights[index + 1 :]]
 
     def reset(self) -> None:
         """Go to the mean face: every weight 0, locked or not."""
@@ -140,17 +163,6 @@ class ExplorerState(_Scene):
         drawn += [0.0] * (len(self.names) - count)
         self.weights = [self.weights[i] if i in self.locked else weight for i, weight in enumerate(drawn)]
         self.directions = (2 * coins - 1).tolist()
-
-    def remember(self) -> None:
-        """Make the present face the one that `undo` goes back to."""
-        self._changing = None
-        self._past = [*self._past[1 - UNDO_STEPS :], (list(self.weights), self.draw)]
-
-    def undo(self) -> None:
-        """Take the last change back; nothing where there is none."""
-        self._changing = None
-        if self._past:
-            self.weights, self.draw = self._past.pop()
 
     def step(self, speed: float = 1.0) -> None:
         """One frame of the animation: each PCA weight moves 0.05·`speed` in its own direction and bounces at ±3."""
@@ -261,27 +273,57 @@ class Morph(_Scene):
     """Two faces and the way between them: `share` 0 is the first, 1 the second.
 
     `pictures` are the two originals, float32 (3, S, S) in [0, 1]; `spherical` chooses the arc instead of the line.
+    At first the ends are the drawn faces number 1 and 2.
     """
+
+    undone = ("pictures", "latents", "share", "spherical")
 
     def __init__(self, bundle: Bundle, decoder: FastDecoder | None = None):
         self.bundle, self.decoder = bundle, decoder or FastDecoder(bundle.vae)
         self.share, self.spherical, self.direction = 0.0, False, 1
         self.pictures, self.latents = [None, None], [None, None]
-        self.draw_end(0, seed=1)
-        self.draw_end(1, seed=2)
+        self._past, self._changing = [], None
+        self._draw_ends(1, 2)
+
+    def move(self, share: float, spherical: bool) -> None:
+        """Go to `share` of the way, along an arc or not. Going on along the same makes no further step for `undo`."""
+        self._remember_unless(spherical)
+        self.share, self.spherical = share, spherical
 
     def set_end(self, side: int, picture: Tensor) -> None:
         """Make `picture`, float (3, S, S) in [0, 1] of the model's size, the first (0) or second (1) face."""
+        self.remember()
+        self._set_end(side, picture)
+
+    def draw_end(self, side: int, seed: int) -> None:
+        """Take the drawn face number `seed` of the model's style, see `vaelib.drawn`, as one end."""
+        self.set_end(side, self._drawn(seed))
+
+    def draw_ends(self, *seeds: int) -> None:
+        """Take two drawn faces, as `draw_end` takes one."""
+        self.remember()
+        self._draw_ends(*seeds)
+
+    def reset(self) -> None:
+        """Go back to the two faces of the beginning, to the first of them, along the line."""
+        self.remember()
+        self.share, self.spherical = 0.0, False
+        self._draw_ends(1, 2)
+
+    def _draw_ends(self, *seeds: int) -> None:
+        for side, seed in enumerate(seeds):
+            self._set_end(side, self._drawn(seed))
+
+    def _drawn(self, seed: int) -> Tensor:
+        style = "cartoon" if "cartoon" in self.bundle.card["faces"] else "anime"
+        picture = draw_face(style, self.bundle.image_size, **sample_factors(style, seed))
+        return to_float(torch.from_numpy(picture[None]))[0]
+
+    def _set_end(self, side: int, picture: Tensor) -> None:
         with inference(self.bundle.vae):
             z = self.bundle.vae.encode(picture[None]).mean[0]
         self.pictures, self.latents = list(self.pictures), list(self.latents)
         self.pictures[side], self.latents[side] = picture, z
-
-    def draw_end(self, side: int, seed: int) -> None:
-        """Take the drawn face number `seed` of the model's style, see `vaelib.drawn`, as one end."""
-        style = "cartoon" if "cartoon" in self.bundle.card["faces"] else "anime"
-        picture = draw_face(style, self.bundle.image_size, **sample_factors(style, seed))
-        self.set_end(side, to_float(torch.from_numpy(picture[None]))[0])
 
     def step(self, speed: float = 1.0) -> None:
         """One frame of the animation: 0.01·`speed` of the way, and back again from each end."""

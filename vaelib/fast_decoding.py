@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-WIDE = 256  # channels from which a transposed convolution on a few pixels is faster as a matrix product
+WIDE = 256  # channels from which a convolution, here of a few pixels, is faster as a matrix product
 
 
 class FastDecoder:
@@ -48,25 +48,42 @@ def _fold_batch_norms(block: nn.Sequential) -> None:
 
 
 def _multiply_where_wide(block: nn.Sequential) -> None:
-    for i, conv in enumerate(block):
-        if isinstance(conv, nn.ConvTranspose2d) and conv.in_channels >= WIDE:
-            block[i] = _Product(conv)
+    for i, layer in enumerate(block):
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.in_channels >= WIDE:
+            block[i] = _Gathered(layer) if isinstance(layer, nn.Conv2d) else _Scattered(layer)
 
 
 class _Product(nn.Module):
-    """A 4×4 transposed convolution of stride 2 as one matrix product, whose patches are then added up.
+    """A convolution as one matrix product, its weights lying as they are read.
 
-    The convolution would put its weights, megabytes of them, into another order at every call.
+    Where there are few pixels the time goes into fetching the weights, megabytes of them.
     """
 
-    def __init__(self, conv: nn.ConvTranspose2d):
+    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d, weight: Tensor):
         super().__init__()
-        self.weight = nn.Parameter(conv.weight.flatten(1).T.contiguous(), requires_grad=False)  # (c_out·16, c_in)
-        self.bias = nn.Parameter(conv.bias[:, None, None], requires_grad=False)
-        self.conv_options = {"kernel_size": conv.kernel_size, "stride": conv.stride, "padding": conv.padding}
+        self.weight = nn.Parameter(weight.contiguous(), requires_grad=False)  # (numbers in, numbers out)
+        self.bias = conv.bias
+        self.window = {"kernel_size": conv.kernel_size, "stride": conv.stride, "padding": conv.padding}
+
+
+class _Gathered(_Product):
+    """A 3×3 convolution: each pixel's neighbourhood, times the weights."""
+
+    def __init__(self, conv: nn.Conv2d):
+        super().__init__(conv, conv.weight.flatten(1).T)  # (c_in·9, c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        patches = F.unfold(x, **self.window).transpose(1, 2)  # (B, h·w, c_in·9)
+        return (patches @ self.weight + self.bias).transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class _Scattered(_Product):
+    """A 4×4 transposed convolution of stride 2: each pixel times the weights, and what overlaps is added up."""
+
+    def __init__(self, conv: nn.ConvTranspose2d):
+        super().__init__(conv, conv.weight.flatten(1))  # (c_in, c_out·16)
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
-        pixels = x.flatten(2).transpose(1, 2).contiguous()  # (B, h·w, c_in)
-        patches = F.linear(pixels, self.weight).transpose(1, 2)  # (B, c_out·16, h·w)
-        return F.fold(patches, (2 * height, 2 * width), **self.conv_options) + self.bias
+        patches = (x.flatten(2).transpose(1, 2) @ self.weight).transpose(1, 2)  # (B, c_out·16, h·w)
+        return F.fold(patches, (2 * height, 2 * width), **self.window) + self.bias[:, None, None]
