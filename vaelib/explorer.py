@@ -192,7 +192,7 @@ class LatentExplorer:
         """Show the model called `name`, as it was left."""
         if name not in self._states:
             bundle = self._bundles[name]
-            attributes = self._attributes.get(name) or getattr(bundle, "attributes", None)
+            attributes = self._attributes.get(name) or bundle.attributes
             state = ExplorerState(bundle, _first(attributes), name)
             self._states[name] = state, Morph(bundle, state.decoder)
         self.state, self.morph = self._states[name]
