@@ -1,6 +1,7 @@
 # make lab    set everything up, then open the tutorial in JupyterLab
 # make test   set everything up, then run the tests and every notebook
 # make app    set everything up, then open the explorer as a page of its own
+# make publish REPO=owner/name    badges and install lines for a place on GitHub; without REPO they go again
 #
 # Another Python:  make test PYTHON=python3.12        More for JupyterLab:  make lab LAB="--no-browser --port 9999"
 # More for the explorer:  make app APP="--model path/to/run"
@@ -15,7 +16,7 @@ READY := $(VENV)/.ready
 # Tests and committed outputs use the drawn faces, so they must not find a reader's prepared Kaggle faces.
 test notebooks images: export VAELIB_CACHE = $(CURDIR)/.cache
 
-.PHONY: lab app test lint format notebooks images benchmark clean
+.PHONY: lab app test lint format notebooks images publish benchmark clean
 
 lab: $(READY)
 	$(BIN)/jupyter lab $(LAB) notebooks/01_faces.ipynb
@@ -44,6 +45,9 @@ notebooks: $(READY)
 images: $(READY)
 	$(BIN)/python images/make_images.py
 	$(BIN)/python images/make_explorer_images.py
+
+publish: $(READY)
+	$(BIN)/python notebooks/publish.py $(REPO)
 
 # How fast faces are prepared, opened and drawn, and a training step. With Kaggle's archives:
 #     make benchmark FACES=folder/with/both/zips

@@ -1,6 +1,9 @@
 """What every committed notebook keeps to. That it also runs and prints the same is `pytest --nbval notebooks`."""
 
 import re
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from statistics import median
@@ -10,6 +13,7 @@ import pytest
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
+LESSONS = sorted(FOLDER.glob("*.ipynb"))
 PATHS = [path for path in sorted(FOLDER.rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
 MACHINE_PATH = re.compile(r"(?<![\w.])/(root|home|work|tmp|Users)/|[A-Z]:\\Users")
 
@@ -78,14 +82,65 @@ def test_one_set_up_cell_for_all_lessons():
     assert len(Counter(first_cells.values())) <= 1, first_cells
 
 
+def ignored(cell) -> bool:
+    """Whether nbval runs a cell without comparing what it prints, or not at all."""
+    marks = [*cell.metadata.get("tags", []), *re.findall(r"# *(NBVAL_\w+)", cell.source)]
+    return any(re.fullmatch("nbval-(ignore-output|skip)", mark.lower().replace("_", "-")) for mark in marks)
+
+
 def test_few_cells_may_print_something_else_each_time():
-    tagged = [
-        f"{path.name}, cell {cell.execution_count}"
-        for path in PATHS
-        for cell in code_cells(path)
-        if "nbval-ignore-output" in cell.metadata.get("tags", [])
-    ]
-    assert len(tagged) <= 10, tagged
+    """notebooks/conftest.py prints their number when nbval runs."""
+    cells = [f"{path.name}, cell {cell.execution_count}" for path in PATHS for cell in code_cells(path) if ignored(cell)]
+    assert len(cells) <= 10, cells
+
+
+def test_nbval_says_how_many_it_does_not_compare(tmp_path):
+    cells = [nbformat.v4.new_code_cell(source) for source in ("1", "# NBVAL_IGNORE_OUTPUT\n2", "3")]
+    cells[2].metadata["tags"] = ["nbval-skip"]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "some.ipynb")
+    shutil.copy(FOLDER / "conftest.py", tmp_path)
+    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--collect-only", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert "notebooks: 3 code cells, the output of 2 is ignored (10 at most)" in done.stdout, done.stdout
+    assert [ignored(cell) for cell in cells] == [False, True, True]
+
+
+def sections(path: Path) -> dict[str, str]:
+    """The markdown of a lesson by its headings of second rank; what stands before them all is ""."""
+    text = "\n\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+    head, *rest = re.split(r"^## ", text, flags=re.MULTILINE)
+    return {"": head} | dict(section.partition("\n")[::2] for section in rest)
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.name)
+def test_a_lesson_has_the_parts_that_all_lessons_have(path):
+    parts = sections(path)
+    head = parts[""]
+    assert re.match(rf"# {path.name[:2]} · \w.*\n\n", head)
+    goals = head.partition("**You will learn**")[2].partition("**Needs**")[0]
+    assert 3 <= len(re.findall("^- ", goals, re.MULTILINE)) <= 5
+    assert re.search(r"^\*\*Needs\*\* .+ · \*\*Takes\*\* .*(second|minute)", head, re.MULTILINE)
+
+    names = list(parts)
+    assert names[-3:] == ["What to remember", "Exercises", "Read next"]
+    assert len(re.findall(r"^\d\. ", parts["What to remember"], re.MULTILINE)) == 5
+    exercises = re.findall(r"^\*\*(\d)\.\*\*", parts["Exercises"], re.MULTILINE)
+    assert exercises == [str(number) for number in range(1, len(exercises) + 1)]
+    assert 3 <= len(exercises) <= 5
+    assert f"(solutions/{path.name})" in parts["Exercises"]
+    assert (FOLDER / "solutions" / path.name).exists()
+    assert len(re.findall(r"^- .+: \S", parts["Read next"], re.MULTILINE)) >= 3
+    following = LESSONS[LESSONS.index(path) + 1 :][:1]
+    assert all(f"({lesson.name})" in parts["Read next"] for lesson in following)
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.name)
+def test_each_exercise_has_a_check_cell_that_waits_for_an_answer(path):
+    cells = read(path).cells
+    start = next(i for i, cell in enumerate(cells) if "## Exercises" in cell.source)
+    checks = [cell for cell in cells[start:] if cell.cell_type == "code"]
+    assert len(checks) == len(re.findall(r"^\*\*\d\.\*\*", sections(path)["Exercises"], re.MULTILINE))
+    assert all("None" in cell.source and cell.outputs for cell in checks)
 
 
 def test_lesson_04_trains_in_two_processes_from_a_notebook(tmp_path):
