@@ -1,19 +1,29 @@
-"""Write the pictures that README.md shows, from the shipped weights and drawn faces: `make images`."""
+"""Write the pictures that README.md shows, from the shipped weights and drawn faces: `make images`.
 
+Generated faces come from the largest models that ship; originals are always drawn ones.
+"""
+
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
+from torch import Tensor
 
 import vaelib
+from vaelib import diagrams
+from vaelib.metrics import reconstruct
 from vaelib.plots import decode, face_grid, reconstruction_grid, traversal_grid
+from vaelib.pretrained import Bundle, shipped
 
 HERE = Path(__file__).parent
 STYLES = ("anime", "cartoon")
+LARGEST = {style: style if style in shipped() else f"drawn-{style}" for style in STYLES}
 
 
 def side_by_side(grids: list[Image.Image], gap: int = 16) -> Image.Image:
-    """Pictures of one height in a row on white."""
+    """Pictures in a row on white, as high as the highest."""
     width = sum(grid.width for grid in grids) + gap * (len(grids) - 1)
     row = Image.new("RGB", (width, max(grid.height for grid in grids)), "white")
     left = 0
@@ -23,21 +33,80 @@ def side_by_side(grids: list[Image.Image], gap: int = 16) -> Image.Image:
     return row
 
 
+def save(picture: Image.Image | Figure, name: str) -> None:
+    """As images/NAME.jpg, or a drawing as NAME.png: the smaller form of each in which no eye sees a loss."""
+    path = HERE / f"{name}.jpg"
+    if isinstance(picture, Figure):
+        path = path.with_suffix(".png")
+        picture.savefig(path, dpi=100)
+        Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
+    else:
+        picture.save(path, quality=90, subsampling=0, optimize=True)
+    print(f"images/{path.name}, {path.stat().st_size / 1000:.0f} kB")
+
+
+def drawn(style: str, count: int, size: int = 64) -> Tensor:
+    """Faces (count, 3, size, size) from a seed that no training used."""
+    return vaelib.Faces(vaelib.draw_faces(style, count, size=size, seed=5)[0]).batch()
+
+
+def sample(bundle: Bundle, prior: str, count: int) -> Tensor:
+    return decode(bundle.vae, bundle.priors[prior].sample(count, torch.Generator().manual_seed(1)))
+
+
+def while_training(style: str, epochs: tuple[int, ...] = (1, 4, 10, 20), count: int = 640) -> Tensor:
+    """One face before training, after some epochs of a small model, and itself: (len(epochs) + 2, 3, 64, 64)."""
+    x = drawn(style, 1)
+    torch.manual_seed(0)
+    vae = vaelib.VAE(base_channels=8, latent_channels=32)
+    seen = [reconstruct(vae, x)]
+
+    def look(run) -> None:
+        if len(run.history) in epochs:
+            seen.append(reconstruct(run.vae, x))
+
+    config = replace(vaelib.RECIPES["gaussian"], epochs=epochs[-1], batch_size=32)
+    vaelib.train(vae, vaelib.load_faces(f"drawn-{style}", count=count), config, device="cpu", on_epoch=look)
+    return torch.cat([*seen, x])
+
+
+def overview(small: dict[str, Bundle], large: dict[str, Bundle]) -> None:
+    """Anime at left, cartoon at right: faces, reconstructions, samples and axes."""
+    rows = {
+        "faces": [face_grid(drawn(style, 12, size=128), columns=4) for style in STYLES],
+        "reconstructions": [face_grid(reconstruction_grid(small[style].vae, drawn(style, 16))) for style in STYLES],
+        "noise": [face_grid(torch.cat([sample(large[s], "normal", 16), sample(large[s], "flow", 16)])) for s in STYLES],
+        "traversals": [face_grid(traversal_grid(large[s].vae, large[s].axes, rows=5), columns=7) for s in STYLES],
+    }
+    for name, pair in rows.items():
+        save(side_by_side(pair), name)
+
+
+def map_of_the_lessons(small: dict[str, Bundle], large: dict[str, Bundle]) -> None:
+    """A small picture for each."""
+    for number, rows in {
+        1: [torch.cat([x[:4], x.mean(0, keepdim=True)]) for x in (drawn(style, 300) for style in STYLES)],
+        4: [while_training(style) for style in STYLES],
+        5: [torch.cat(row) for row in zip(*(originals_and_back(small[s].vae, s) for s in STYLES), strict=True)],
+        6: [torch.cat([sample(large[style], prior, 3) for style in STYLES]) for prior in ("normal", "flow")],
+        7: [traversal_grid(large[style].vae, large[style].axes, rows=1) for style in STYLES],
+    }.items():
+        save(face_grid(torch.cat(rows), columns=len(rows[0])), f"lesson-0{number}")
+    save(diagrams.reparameterisation(), "lesson-02")
+    save(diagrams.shapes(vaelib.VAE(), 64), "lesson-03")
+
+
+def originals_and_back(vae: vaelib.VAE, style: str) -> tuple[Tensor, Tensor]:
+    x = drawn(style, 3)
+    return x, reconstruct(vae, x)
+
+
 def main() -> None:
-    """Faces, reconstructions, noise and traversals: anime at left, cartoon at right."""
-    grids: dict[str, list[Image.Image]] = {"faces": [], "reconstructions": [], "noise": [], "traversals": []}
-    for style in STYLES:
-        bundle = vaelib.load_pretrained(f"drawn-{style}")
-        unseen = vaelib.Faces(vaelib.draw_faces(style, 16, seed=5)[0])  # a seed that no training used
-        large = vaelib.draw_faces(style, 12, size=128, seed=4)[0]
-        grids["faces"].append(face_grid(torch.from_numpy(large).permute(0, 3, 1, 2) / 255, columns=4))
-        grids["reconstructions"].append(face_grid(reconstruction_grid(bundle.vae, unseen.batch())))
-        z = bundle.priors["normal"].sample(32, torch.Generator().manual_seed(1))
-        grids["noise"].append(face_grid(decode(bundle.vae, z)))
-        grids["traversals"].append(face_grid(traversal_grid(bundle.vae, bundle.axes, rows=5), columns=7))
-    for name, pair in grids.items():
-        side_by_side(pair).save(HERE / f"{name}.png", optimize=True)
-        print(f"images/{name}.png")
+    small = {style: vaelib.load_pretrained(f"drawn-{style}") for style in STYLES}
+    large = {style: vaelib.load_pretrained(LARGEST[style]) for style in STYLES}
+    save(diagrams.vae(), "vae")
+    overview(small, large)
+    map_of_the_lessons(small, large)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ def badges(repo: str, notebook: str) -> str:
     """Two badges in a row; `notebook` is a path from the top of the repository."""
     page = f"github.com/{repo}/blob/main/{notebook}"
     colab = f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({COLAB}/{page.replace('.com', '', 1)})"
-    kaggle = f"[![Open in Kaggle]({KAGGLE}/static/images/open-in-kaggle.svg)]({KAGGLE}/kernels/welcome?src=https://{page})"
+    kaggle = (
+        f"[![Open in Kaggle]({KAGGLE}/static/images/open-in-kaggle.svg)]({KAGGLE}/kernels/welcome?src=https://{page})"
+    )
     return f"{colab} {kaggle}"
 
 
