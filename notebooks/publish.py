@@ -19,6 +19,7 @@ KAGGLE = "https://kaggle.com"
 BADGE = re.compile(r" *\[!\[Open in (?:Colab|Kaggle)\]\([^)]*\)\]\([^)]*\)")
 CLONE = re.compile(r"^git clone https://github\.com/.*\n", re.MULTILINE)
 PIP_ROW = re.compile(r"^\| pip alone \|.*\n", re.MULTILINE)
+FROM = re.compile(r"(?<=install )from (?:the clone that this notebook stands in|GitHub)$", re.MULTILINE)
 INSTALL = re.compile(r"^( *%pip install --quiet) \S+$", re.MULTILINE)
 
 
@@ -60,6 +61,9 @@ def publish_notebook(notebook: nbformat.NotebookNode, repo: str, path: str) -> N
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.source = INSTALL.sub(rf"\1 {source}", cell.source)
+            cell.source = FROM.sub(
+                "from GitHub" if repo else "from the clone that this notebook stands in", cell.source
+            )
 
 
 def publish(root: Path, repo: str) -> list[Path]:

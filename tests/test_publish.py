@@ -77,6 +77,7 @@ def test_badges_open_the_lesson_and_its_first_cell_installs_from_github(project,
     assert promise
     set_up = next(cell.source for cell in notebook.cells if cell.cell_type == "code")
     assert f"%pip install --quiet git+https://github.com/{REPO}\n" in set_up
+    assert "install from GitHub\n" in set_up
     assert f"]({colab})" in (project / "README.md").read_text()
 
 
