@@ -3,6 +3,7 @@
 import asyncio
 import re
 from base64 import b64decode
+from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -349,11 +350,7 @@ def test_attributes_are_sliders_with_names(bundle, attributes):
 
 
 def test_a_bundle_may_bring_attributes_of_its_own(bundle, attributes):
-    class WithAttributes(Bundle):
-        attributes = None
-
-    WithAttributes.attributes = attributes
-    own = WithAttributes(bundle.vae, bundle.axes, bundle.card)
+    own = replace(bundle, attributes=attributes)
     assert [slider.description for slider in LatentExplorer(own).sliders[12:]] == ["smile", "skin"]
     given = LatentExplorer(own, attributes=attributes.pick("skin"))
     assert [slider.description for slider in given.sliders[12:]] == ["skin"]
