@@ -56,6 +56,7 @@ class Explorer:
             assert time.monotonic() < patience_ends, "the picture stayed as it was"
             self.page.wait_for_timeout(20)
         while (later := self._a_moment_later()) != now:
+            assert time.monotonic() < patience_ends, "the picture does not come to rest"
             now = later
         return pixels(now)
 
@@ -65,6 +66,13 @@ class Explorer:
 
     def press(self, text: str) -> None:
         self.page.locator(f"button:has-text('{text}'):visible").first.click()
+
+    def animate(self, seconds: float) -> None:
+        self.press("Animate")
+        self.page.wait_for_selector("button.mod-active:has-text('Animate')")
+        self.page.wait_for_timeout(1000 * seconds)
+        self.press("Animate")
+        self.page.wait_for_selector("button:not(.mod-active):has-text('Animate')")
 
     def open(self, tab: str) -> None:
         self.page.locator(".lm-TabBar-tab.p-TabBar-tab, .widget-tab .lm-TabBar-tab", has_text=tab).first.click()
@@ -157,9 +165,7 @@ def test_the_explorer_in_a_browser(notebook, tmp_path, app):
 
         code = page.locator(".widget-text input[type='text']:visible").first
         kept = code.input_value()
-        animated = explorer.after(
-            lambda: (explorer.press("Animate"), page.wait_for_timeout(1500), explorer.press("Animate"))
-        )
+        animated = explorer.after(lambda: explorer.animate(seconds=1.5))
         assert far(animated, drawn)
         assert not far(explorer.after(lambda: explorer.press("Reset")), mean_face)
         assert explorer.reading("axis 4") == "0.0"
