@@ -184,8 +184,13 @@ def measure_colours(images: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def fit_attributes_of(vae: nn.Module, faces: Faces) -> NamedAxes:
-    """`fit_attributes` on the latents of `faces`, with their labels, or else their measured colours."""
-    return fit_attributes(encode_faces(vae, faces).mean, faces.labels or measure_colours(faces.images))
+    """`fit_attributes` on the latents of `faces` and `labels_of` them."""
+    return fit_attributes(encode_faces(vae, faces).mean, labels_of(faces))
+
+
+def labels_of(faces: Faces) -> dict[str, np.ndarray]:
+    """The labels of `faces`, or else their measured colours."""
+    return faces.labels or measure_colours(faces.images)
 
 
 def _steps(weights: Tensor, scales: Tensor, directions: Tensor) -> Tensor:

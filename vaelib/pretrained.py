@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vaelib.faces import Faces
-from vaelib.latents import NamedAxes, PCAAxes, encode_faces, fit_attributes, fit_pca, measure_colours
+from vaelib.latents import NamedAxes, PCAAxes, encode_faces, fit_attributes, fit_pca, labels_of
 from vaelib.model import VAE, DenseVAE
 from vaelib.priors import FittedPrior, Prior, fit_priors, priors_from_tensors, priors_to_tensors, published_priors
 from vaelib.storage import atomic_file
@@ -91,10 +91,9 @@ def make_bundle(vae: nn.Module, faces: Faces, card: dict, axes: int = 12, flow_s
     posterior = encode_faces(vae, faces)
     latents = posterior.mean
     pca = fit_pca(latents, min(axes, len(latents) - 1, latents[0].numel()))
-    labels = faces.labels or measure_colours(faces.images)
     fitted = fit_priors(posterior, flow_steps) if flow_steps else {}
     try:
-        attributes = fit_attributes(latents, labels)
+        attributes = fit_attributes(latents, labels_of(faces))
     except ValueError:  # no label varies among these faces
         attributes = None
     return Bundle(vae, pca, known | card, fitted, attributes)
