@@ -15,9 +15,9 @@ from vaelib.features import FEATURES, WEIGHTS, FactorNet, face_features, score, 
 @pytest.fixture
 def fresh_load():
     """The weights are read once; a test that changes them needs that forgotten before and after."""
-    features._load.cache_clear()
+    features.load_factor_net.cache_clear()
     yield
-    features._load.cache_clear()
+    features.load_factor_net.cache_clear()
 
 
 def test_features_are_one_unit_wide_over_drawn_faces(x):
@@ -37,7 +37,7 @@ def test_another_size_is_resized(x):
 
 @pytest.mark.parametrize("style", FACTORS)
 def test_the_shipped_weights_tell_factors_of_unseen_faces(style):
-    net = features._load()
+    net = features.load_factor_net()
     found = score(net, style, count=200, seed=5)
     assert list(found) == list(FACTORS[style])
     for name in ("hair", "mouth", "eyes"):

@@ -267,6 +267,19 @@ def test_every_setting_is_a_flag_with_a_line_of_help(capsys, monkeypatch):
     assert CONFIG_HELP.keys() == vars(TrainConfig()).keys(), "a field of TrainConfig without help, or help without one"
 
 
+def test_sharpen_trains_the_decoder_on_and_writes_what_explore_opens(empty_cache):
+    assert main(["sharpen", "drawn-anime", "--count", "40", "--epochs", "1"]) == 0
+    folder = empty_cache / "runs" / "drawn-anime-sharp"
+    before, sharp = load_pretrained("drawn-anime"), load_pretrained(folder)
+    assert sharp.card["sharpened"]["epochs"] == 1 and sharp.card["sharpened"]["adversarial"] == 0.7
+    assert torch.equal(sharp.vae.encoder.head.weight, before.vae.encoder.head.weight)
+    assert not torch.equal(sharp.vae.decoder.head.weight, before.vae.decoder.head.weight)
+    again = ["sharpen", "drawn-anime", "--count", "40", "--epochs", "2"]
+    assert main(again) == 1  # there is a run already
+    assert main([*again, "--resume"]) == 0
+    assert load_pretrained(folder).card["sharpened"]["epochs"] == 2
+
+
 def test_explore_opens_voila_on_the_model_of_a_run(monkeypatch, tmp_path, bundle):
     started = []
     monkeypatch.setattr("subprocess.run", lambda command, env, check: started.append((command, env)))

@@ -218,7 +218,7 @@ def test_the_pyramid_by_scipy(x):
     spread = np.zeros_like(picture)
     spread[::2, ::2] = smooth[::2, ::2]
     finest = picture - 4 * convolve(spread, np.outer(row, row), mode="mirror")
-    found = list(metrics._laplacian_pyramid(x))
+    found = list(metrics.laplacian_pyramid(x))
     assert [level.shape[2] for level in found] == [64, 32, 16]
     np.testing.assert_allclose(found[0][0, 0].numpy(), finest, atol=1e-6)
 

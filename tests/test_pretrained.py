@@ -1,3 +1,4 @@
+import copy
 import json
 import socket
 from dataclasses import replace
@@ -100,6 +101,27 @@ def test_int8_is_a_quarter_of_the_file_and_hardly_changes_the_faces(tmp_path, bu
     with torch.no_grad():
         faces, expected = (vae.decode(vae.encode(x).mean) for vae in (loaded.vae, bundle.vae))
     torch.testing.assert_close(faces, expected, atol=0.02, rtol=0)
+
+
+def test_a_sharpened_decoder_shares_all_else_with_the_bundle_it_comes_from(tmp_path):
+    base = load_pretrained("drawn-anime")
+    sharp = replace(base, vae=copy.deepcopy(base.vae), card=base.card | {"recipe": "sharpened"})
+    with torch.no_grad():
+        sharp.vae.decoder.head.weight.mul_(1.5)
+    loaded = load_pretrained(sharp.save_decoder(tmp_path, "drawn-anime"))
+    assert {path.name for path in tmp_path.iterdir()} == {"card.json", "decoder-int8.safetensors"}
+    assert loaded.card == sharp.card | {"base": "drawn-anime"}
+    torch.testing.assert_close(loaded.axes.directions, base.axes.directions)
+    assert list(loaded.priors) == list(base.priors)
+    z = base.priors["flow"].sample(4, torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        faces, expected, before = (vae.decode(z) for vae in (loaded.vae, sharp.vae, base.vae))
+    assert (faces - expected).abs().mean() < 0.01 < (faces - before).abs().mean()
+
+    with torch.no_grad():
+        sharp.vae.encoder.head.bias.add_(1)
+    with pytest.raises(ValueError, match="another encoder than 'drawn-anime'"):
+        sharp.save_decoder(tmp_path, "drawn-anime")
 
 
 def test_attributes_come_from_labels_and_travel_with_the_bundle(tmp_path, bundle, tiny_vae, faces):

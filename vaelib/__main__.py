@@ -1,4 +1,4 @@
-"""python -m vaelib download | prepare | train | explore: from a Kaggle data set to faces; `--help` explains each."""
+"""python -m vaelib download | prepare | train | sharpen | explore: from a data set to faces; `--help` explains each."""
 
 import argparse
 import math
@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 from safetensors import SafetensorError
 
-from vaelib.recipes import RECIPES, TrainConfig
+from vaelib.recipes import RECIPES, SharpenConfig, TrainConfig
 from vaelib.storage import atomic_file, cache_folder
 
 # What `train` can be told, by a flag or in a file: these, with their defaults ("" where the help says it in words),
@@ -45,6 +45,12 @@ CONFIG_HELP = {
     "seed": "of initialisation, order, flips and noise",
     "precision": "float32, bfloat16, or auto: bfloat16 where the hardware computes in it",
     "compile": "torch.compile the step: a slow start, then faster",
+}
+SHARPEN_HELP = {
+    "pyramid": "weight of a Laplacian pyramid's likelihood",
+    "features": "weight of the likelihood of what a network sees",
+    "adversarial": "how hard a discriminator pulls, as a multiple of all else",
+    "judge_rate": "the discriminator's step size",
 }
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
@@ -100,6 +106,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_train_flags(train)
     train.set_defaults(run=_train)
+
+    sharpen = commands.add_parser("sharpen", help="train a model's decoder on, towards sharper faces")
+    sharpen.add_argument("bundle", metavar="MODEL", help="one that ships, or the folder of a run")
+    sharpen.add_argument("--faces", help="what to train on (default: the faces that the model learned from)")
+    sharpen.add_argument("--count", type=int, default=4000, help="how many faces to draw, where drawn (default: 4000)")
+    sharpen.add_argument("--folder", type=Path, help="where to write (default: runs/MODEL-sharp in the cache folder)")
+    sharpen.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
+    sharpen.add_argument("--resume", action="store_true", help="go on with the run in that folder")
+    for name, default in vars(SharpenConfig()).items():
+        if name in ("epochs", "batch_size", "learning_rate", "ema", "seed", *SHARPEN_HELP):
+            text = f"{(CONFIG_HELP | SHARPEN_HELP)[name]} (default: {default:g})"
+            sharpen.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help=text)
+    sharpen.set_defaults(run=_sharpen)
 
     explore = commands.add_parser("explore", help="open the explorer as a page in the browser")
     explore.add_argument("--model", help="one that ships, or the folder of a run (default: all that ship)")
@@ -233,11 +252,40 @@ def _train(options: argparse.Namespace) -> None:
     if not run.accelerator.is_main_process:
         return
     bundle = _write_bundle(run, _describe_recipe(settings), settings["flow_steps"])
+    _say_where(bundle, folder)
+
+
+def _say_where(bundle, folder: Path) -> None:
     print(
         f"{bundle.card['scores']}\nlook at {folder}/*.png; to explore it, in a browser or in a notebook:\n"
         f"    python -m vaelib explore --model {str(folder)!r}\n"
         f"    vaelib.LatentExplorer(vaelib.load_pretrained({str(folder)!r}))"
     )
+
+
+def _sharpen(options: argparse.Namespace) -> None:
+    from dataclasses import replace
+
+    from vaelib.faces import load_faces
+    from vaelib.pretrained import load_pretrained
+    from vaelib.sharpening import sharpen
+    from vaelib.training import find_device
+
+    told = vars(options)
+    config = SharpenConfig(**{field.name: told[field.name] for field in fields(SharpenConfig) if field.name in told})
+    device = find_device(options.device) if options.device else None
+    bundle = load_pretrained(options.bundle)
+    faces = load_faces(options.faces or bundle.card["faces"], bundle.image_size, options.count)
+    faces, test = faces.split()
+    folder = options.folder or cache_folder("runs") / f"{Path(options.bundle).name}-sharp"
+    print(f"{len(faces):,} {faces.name} faces to train on, {len(test):,} to test on\n{config}\nwriting to {folder}")
+    run = sharpen(
+        bundle.vae, faces, config, test=test, folder=folder, resume=options.resume, on_epoch=_write_look, device=device
+    )
+    how = {"sharpened": vars(config) | {"epochs": len(run.history), "trained_on": len(faces), "tested_on": len(test)}}
+    sharp = replace(bundle, vae=run.model, card=bundle.card | how | {"scores": _scores(run)})
+    sharp.save(folder)
+    _say_where(sharp, folder)
 
 
 def _explore(options: argparse.Namespace) -> None:
@@ -297,20 +345,24 @@ def _write_look(run) -> None:
 
 
 def _write_bundle(run, recipe: str, flow_steps: int):
-    from vaelib.metrics import evaluate
     from vaelib.pretrained import make_bundle
 
-    scores = {name: round(value, 4) for name, value in evaluate(run.model, run.test).items()}
     card = {
         "recipe": recipe,
         "config": vars(run.config),
         "trained_on": len(run.faces),
         "tested_on": len(run.test),
-        "scores": scores,
+        "scores": _scores(run),
     }
     bundle = make_bundle(run.model, run.faces, card, flow_steps=flow_steps)
     bundle.save(run.folder)
     return bundle
+
+
+def _scores(run) -> dict[str, float]:
+    from vaelib.metrics import evaluate
+
+    return {name: round(value, 4) for name, value in evaluate(run.model, run.test).items()}
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ that ship with the package: no download, and the network has seen nothing but dr
     python -m vaelib.features               # some 6 minutes on one core
 """
 
+import itertools
 import json
 from functools import lru_cache
 from pathlib import Path
@@ -51,6 +52,15 @@ class FactorNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.body(2 * x - 1)
 
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """What each of the four stages makes of pictures (B, 3, H, W): (B, 24, H/2, W/2) to (B, 128, H/16, W/16)."""
+        maps, x = [], 2 * x - 1
+        for layer in itertools.takewhile(lambda layer: not isinstance(layer, nn.Flatten), self.body):
+            x = layer(x)
+            if isinstance(layer, nn.LeakyReLU):
+                maps.append(x)
+        return maps
+
     def tell(self, features: Tensor, style: str) -> dict[str, Tensor]:
         """What the head reads of each factor: logits (B, choices), or the number (B, 1), or (B, 2) for a hue."""
         told = TOLD[style]
@@ -78,7 +88,7 @@ def face_features(pictures: Tensor, batch_size: int = 256) -> Tensor:
     `pictures` is float (N, 3, H, W) in [0, 1]; another size than 64×64 is resized to it (bilinear, antialiased).
     Raises `ValueError` for damaged weights.
     """
-    net = _load()
+    net = load_factor_net()
     with torch.inference_mode():
         return torch.cat([net(_resized(x.cpu().float())) for x in pictures.split(batch_size)])
 
@@ -89,13 +99,14 @@ def _resized(x: Tensor) -> Tensor:
 
 
 @lru_cache(1)
-def _load() -> FactorNet:
+def load_factor_net() -> FactorNet:
+    """The network that ships, in eval mode, for looking only: copy it to change or move it."""
     net = FactorNet()
     try:
         net.load_state_dict(load_file(WEIGHTS / "model.safetensors"))
     except (SafetensorError, OSError, RuntimeError) as error:
         raise ValueError(f"the weights in {WEIGHTS} are damaged ({error}): install vaelib again") from error
-    return net.eval()
+    return net.eval().requires_grad_(False)
 
 
 # ---------------------------------------------------------------------------------------------- training

@@ -111,15 +111,14 @@ def sliced_wasserstein(a: Tensor, b: Tensor, seed: int = 0) -> dict[str, float]:
         raise ValueError(f"got pictures of shape {_shape(a)}, expected sides of at least 16 pixels")
     generator = torch.Generator().manual_seed(seed)
     distances = {}
-    for level_a, level_b in zip(_laplacian_pyramid(a), _laplacian_pyramid(b), strict=True):
+    for level_a, level_b in zip(*(laplacian_pyramid(x.cpu().float()) for x in (a, b)), strict=True):
         patches = [_patches(level, generator) for level in (level_a, level_b)]
         distances[str(level_a.shape[2])] = 1000 * float(np.mean([_sliced(*patches, generator) for _ in range(REPEATS)]))
     return distances | {"mean": float(np.mean(list(distances.values())))}
 
 
-def _laplacian_pyramid(x: Tensor) -> Iterator[Tensor]:
+def laplacian_pyramid(x: Tensor) -> Iterator[Tensor]:
     """What each halving of the pictures takes away, finest first, and what is left at 16 to 31 pixels."""
-    x = x.cpu().float()
     while min(x.shape[2:]) >= 32 and x.shape[2] % 2 == x.shape[3] % 2 == 0:
         coarse = _smoothed(x)[:, :, ::2, ::2]
         spread = torch.zeros_like(x)

@@ -8,7 +8,7 @@ import copy
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,7 +25,7 @@ from vaelib.storage import atomic_file
 
 SHIPPED = Path(__file__).parent / "weights"
 MODELS = {"VAE": VAE, "DenseVAE": DenseVAE}
-FILES = [f"{name}.safetensors" for name in ("model", "model-int8", "axes", "attributes", "priors")]
+FILES = [f"{name}.safetensors" for name in ("model", "model-int8", "decoder-int8", "axes", "attributes", "priors")]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,25 @@ class Bundle:
     def priors(self) -> dict[str, Prior]:
         """Where to draw latents from, by name: those of `published_priors`, and the fitted ones."""
         return published_priors(self.vae.latent_shape(self.image_size)) | self.fitted
+
+    def save_decoder(self, folder: str | Path, base: str) -> Path:
+        """Write only what a bundle that ships, `base`, has not: the card, and the decoder as int8.
+
+        `ValueError` unless the encoder is that of `base`, as after `sharpen`; then its axes and priors hold here too.
+        """
+        theirs = load_pretrained(base).vae.encoder.state_dict()
+        mine = self.vae.encoder.state_dict()
+        # Not batch norm's counters: an average of the weights averages those too, and nothing reads them here.
+        if not all(torch.equal(value, theirs[name]) for name, value in mine.items() if value.is_floating_point()):
+            raise ValueError(f"got a bundle with another encoder than {base!r}, expected the same: use save()")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_file(folder / "decoder-int8.safetensors") as path:
+            save_file(_to_int8(self.vae.decoder.state_dict()), path)
+        digests = {"decoder-int8.safetensors": _sha256(folder / "decoder-int8.safetensors")}
+        with atomic_file(folder / "card.json") as path:
+            path.write_text(json.dumps(self.card | {"base": base, "sha256": digests}, indent=1) + "\n")
+        return folder
 
     def save(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
         """Write the bundle into `folder`, weights as `dtype`; `load_pretrained` reads it.
@@ -117,6 +136,10 @@ def load_pretrained(name: str | Path) -> Bundle:
         for name, digest in digests.items():
             if _sha256(folder / name) != digest:
                 raise ValueError(f"{name} is not what was saved")
+        if "base" in card:
+            base = load_pretrained(card["base"])
+            base.vae.decoder.load_state_dict(_from_int8(load_file(folder / "decoder-int8.safetensors")))
+            return replace(base, card=card)
         vae = MODELS[card["model"]](**json.loads((folder / "config.json").read_text()))
         if "model-int8.safetensors" in digests:
             vae.load_state_dict(_from_int8(load_file(folder / "model-int8.safetensors")))

@@ -1,4 +1,4 @@
-"""How to train: `TrainConfig`, and `RECIPES`, the published ones in one unit beside our own."""
+"""How to train: `TrainConfig` and `SharpenConfig`, and `RECIPES`, the published ones in one unit beside our own."""
 
 import math
 from dataclasses import dataclass
@@ -59,6 +59,36 @@ class TrainConfig:
     def beta_in(self, epoch: int) -> float:
         """β in an epoch, counted from 1: it rises during the warm-up."""
         return self.beta * min(1, epoch / (self.warmup + 1))
+
+
+@dataclass(frozen=True)
+class SharpenConfig(TrainConfig):
+    """How to sharpen: a `TrainConfig` with other defaults, and three weights; 0 leaves a term out.
+
+    To the likelihood of the pixels come `pyramid` times that of a Laplacian pyramid and `features` times that of what a
+    network sees (`pyramid_nll` and `feature_nll` in `vaelib.sharpening`). `adversarial` says how hard a discriminator
+    pulls at each picture: its gradient is scaled to that multiple of all the others', in every step. `judge_rate` is
+    the discriminator's learning rate, well above the decoder's, so that it stays ahead (Heusel et al. 2017).
+    """
+
+    epochs: int = 6
+    batch_size: int = 32
+    learning_rate: float = 3e-4
+    judge_rate: float = 2e-3
+    likelihood: str = "optimal-gaussian"
+    beta: float = 1.0
+    ema: float = 0.999
+    pyramid: float = 0.0
+    features: float = 0.0
+    adversarial: float = 0.7
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.judge_rate > 0:
+            raise ValueError(f"got judge_rate={self.judge_rate}, expected a positive number")
+        for name in ("pyramid", "features", "adversarial"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"got {name}={getattr(self, name)}, expected a weight of 0 or more")
 
 
 # Anime VAE minimises mean BCE + 0.01 · mean KL. Times the 12,288 pixel values of a 64×64 picture, with its 512 latent

@@ -189,7 +189,7 @@ class TrainingRun:
         network.train()
         process, beta = self.accelerator.process_index, self.config.beta_in(epoch)
         # All that is random in an epoch follows from the seed and its number, so a resumed run repeats it exactly.
-        with _seeded(self.config.seed * 1_000_003 + epoch):
+        with seeded(self.config.seed * 1_000_003 + epoch):
             batches = _batches(len(images), self.config.batch_size, images.device)
             if process:  # one order of the faces for all processes, but other flips and other noise for each
                 torch.manual_seed(self.config.seed * 1_000_003 + epoch + process * 1_000_000_007)
@@ -222,6 +222,11 @@ class TrainingRun:
             distortion, rate = self.loss_terms(network, x, self.config)
         self.optimizer.zero_grad()
         (distortion + beta * rate).backward()
+        self._update()
+        return torch.stack([distortion, rate]).detach()
+
+    def _update(self) -> None:
+        """From gradients to weights, and to their average."""
         if self.config.clip_norm:
             nn.utils.clip_grad_norm_(self.vae.parameters(), self.config.clip_norm)
         self.optimizer.step()
@@ -230,13 +235,12 @@ class TrainingRun:
             decay = min(self.config.ema, (1 + steps) / (10 + steps))  # else the first weights, random, stay for long
             self.average.multi_avg_fn = get_ema_multi_avg_fn(decay)
             self.average.update_parameters(self.vae)
-        return torch.stack([distortion, rate]).detach()
 
     def _test(self) -> dict[str, float]:
         if self.test is None:
             return {}
         sums = torch.zeros(3, device=self.device)
-        with _seeded(self.config.seed), inference(self.model):
+        with seeded(self.config.seed), inference(self.model):
             for start in range(0, len(self.test), self.config.batch_size):
                 x = self.test.batch(slice(start, start + self.config.batch_size)).to(self.device)
                 scores = psnr(self.model.decode(self.model.encode(x).mean), x).mean()
@@ -274,22 +278,14 @@ class TrainingRun:
         state = {f"model.{key}": value for key, value in self.vae.state_dict().items()}
         if self.average:
             state |= {f"average.{key}": value for key, value in self.average.state_dict().items()}
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            state |= {f"optimizer.{index}.{key}": value for key, value in moments.items()}
-        return state
+        return state | optimizer_state(self.optimizer, "optimizer.")
 
     def _set_state(self, state: dict[str, Tensor]) -> None:
         """Take the tensors over, the optimiser's as they are. They, and the weights, must be on the device."""
-        self.vae.load_state_dict(_part_of(state, "model."))
+        self.vae.load_state_dict(part_of(state, "model."))
         if self.average:
-            self.average.load_state_dict(_part_of(state, "average."))
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in _part_of(state, "optimizer.").items():
-            index, name = key.split(".")
-            if value.ndim == 4:  # fused Adam walks through memory: moments must lie as their weights do
-                value = value.to(memory_format=torch.channels_last)
-            moments.setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
+            self.average.load_state_dict(part_of(state, "average."))
+        set_optimizer_state(self.optimizer, part_of(state, "optimizer."))
 
     def _save(self) -> None:
         metadata = {"history": json.dumps(self.history), "config": json.dumps(asdict(self.config))}
@@ -359,6 +355,11 @@ def train(
     """
     folder = Path(folder) if folder else None
     run = TrainingRun(vae, faces, config or TrainConfig(), test, folder, on_epoch, device, trackers)
+    return start(run, resume)
+
+
+def start(run: TrainingRun, resume: bool) -> TrainingRun:
+    """Train a run from its beginning, or from its checkpoint; errors as `train` says."""
     if resume and not run.folder:
         raise ValueError("got resume=True without a folder, expected the folder that the run was saved in")
     if resume:
@@ -398,7 +399,7 @@ def _check_trackers(names: Sequence[str], folder: Path | None) -> None:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Random numbers follow from `seed`, and the caller's own go on afterwards."""
     with torch.random.fork_rng(range(torch.cuda.device_count())):  # by default it warns where there are several
         torch.manual_seed(seed)
@@ -432,7 +433,24 @@ def _take(images: Tensor, rows: Tensor, device: torch.device) -> Tensor:
     return to_float(batch.to(device, non_blocking=True))
 
 
-def _part_of(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def optimizer_state(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """The tensors that an optimiser keeps, by names that begin with `prefix`."""
+    kept = optimizer.state_dict()["state"]
+    return {f"{prefix}{index}.{key}": value for index, moments in kept.items() for key, value in moments.items()}
+
+
+def set_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
+    """Take over what `optimizer_state` gave, without its prefix."""
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        index, name = key.split(".")
+        if value.ndim == 4:  # fused Adam walks through memory: moments must lie as their weights do
+            value = value.to(memory_format=torch.channels_last)
+        moments.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+
+
+def part_of(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 

@@ -1,0 +1,186 @@
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vaelib import sharpening
+from vaelib.faces import Faces, load_faces
+from vaelib.features import load_factor_net
+from vaelib.losses import optimal_gaussian_nll
+from vaelib.metrics import laplacian_pyramid, psnr
+from vaelib.model import VAE
+from vaelib.plots import decode
+from vaelib.pretrained import load_pretrained
+from vaelib.recipes import SharpenConfig
+from vaelib.sharpening import PatchDiscriminator, SharpeningRun, feature_nll, pyramid_nll, sharpen
+from vaelib.training import CHECKPOINT
+
+QUICK = SharpenConfig(epochs=2, batch_size=16, precision="float32", ema=0.0)
+
+
+@pytest.fixture(scope="module")
+def small(session_cache) -> Faces:
+    """48 drawn faces of 32×32 pixels: three batches of 16."""
+    return load_faces("drawn-cartoon", size=32, count=48)
+
+
+def network() -> VAE:
+    torch.manual_seed(0)
+    return VAE(base_channels=4, latent_channels=8)
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    return all(torch.equal(value, b.state_dict()[name]) for name, value in a.state_dict().items())
+
+
+# ------------------------------------------------------------------------------------------------------ the terms
+
+
+def test_pyramid_nll_of_one_level_is_the_best_laplacian_likelihood():
+    x, x_hat = torch.rand(5, 3, 16, 16), torch.rand(5, 3, 16, 16)  # 16 pixels are not halved
+    error = (x_hat - x).abs()
+    best = torch.distributions.Laplace(x_hat, error.mean())
+    torch.testing.assert_close(pyramid_nll(x_hat, x), -best.log_prob(x).flatten(1).sum(1))
+
+
+def test_pyramid_nll_minds_a_lost_edge_more_than_a_shifted_colour_of_the_same_squared_error():
+    x = (torch.arange(64) % 4 < 2).float().expand(4, 3, 64, 64)
+    x = 0.4 + 0.2 * x
+    flat = torch.full_like(x, 0.5)  # every stripe is gone
+    tinted = x + 0.1
+    assert torch.allclose(psnr(flat, x), psnr(tinted, x))
+    noise = 0.01 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    lost, kept = (pyramid_nll(y + noise, x).mean() for y in (flat, tinted))
+    assert lost > kept
+
+
+def test_feature_nll_is_the_best_gaussian_likelihood():
+    maps, maps_hat = [torch.randn(4, 3, 8, 8)], [torch.randn(4, 3, 8, 8)]
+    sigma = (maps_hat[0] - maps[0]).square().mean().sqrt()
+    expected = -torch.distributions.Normal(maps_hat[0], sigma).log_prob(maps[0]).flatten(1).sum(1)
+    torch.testing.assert_close(feature_nll(maps_hat, maps, pixel_values=3 * 8 * 8), expected)
+
+
+def test_no_layer_outweighs_another():
+    """Each layer's error counts by its own spread, so its unit does not matter: the gradients stay."""
+    x, x_hat = torch.randn(4, 6), torch.randn(4, 6, requires_grad=True)
+    gradients = [
+        torch.autograd.grad(feature_nll([x_hat, scale * x_hat], [x, scale * x], 6).sum(), x_hat)[0] for scale in (1, 50)
+    ]
+    torch.testing.assert_close(*gradients)
+
+
+def test_the_factor_net_sees_blur_and_lets_gradients_through():
+    faces = load_faces("drawn-anime", count=8, verbose=False).batch().requires_grad_()
+    maps = load_factor_net().maps(faces)
+    assert [tuple(seen.shape[1:]) for seen in maps] == [(24, 32, 32), (48, 16, 16), (96, 8, 8), (128, 4, 4)]
+    sum(seen.square().sum() for seen in maps).backward()
+    assert faces.grad.abs().sum() > 0
+
+
+def test_one_number_of_the_discriminator_depends_on_a_patch_of_40_pixels():
+    torch.manual_seed(0)
+    x = torch.rand(1, 3, 96, 96, requires_grad=True)
+    judged = PatchDiscriminator().eval()(x)
+    assert judged.shape == (1, 1, 12, 12)
+    judged[0, 0, 6, 6].backward()
+    rows = x.grad.abs().sum((0, 1, 3)).nonzero().flatten()
+    assert rows.max() - rows.min() + 1 == 40
+
+
+# ------------------------------------------------------------------------------------------------------- the run
+
+
+def test_only_the_decoder_changes(small):
+    vae = network()
+    before = copy.deepcopy(vae)
+    run = sharpen(vae, small, QUICK)
+    assert run.vae is vae
+    assert same(before.encoder, vae.encoder)
+    assert not same(before.decoder, vae.decoder)
+    assert not vae.training
+    assert [entry["epoch"] for entry in run.history] == [1, 2]
+    assert all(parameter.requires_grad for parameter in vae.parameters())
+
+
+def test_the_gradient_is_that_of_the_whole_loss(small):
+    """One step on one batch, against autograd of the sum of the terms."""
+    config = replace(QUICK, epochs=1, batch_size=48, flip=False, adversarial=0.0, pyramid=0.5)
+    vae = network()
+    mine = copy.deepcopy(vae).train()
+    mine.encoder.eval()
+    run = sharpen(vae, small, config)
+    torch.manual_seed(config.seed * 1_000_003 + 1)
+    x = small.batch(torch.randperm(48).numpy())
+    logits = mine.decoder(mine.encode(x).sample())
+    (optimal_gaussian_nll(logits, x) + 0.5 * pyramid_nll(logits.sigmoid(), x)).mean().backward()
+    for weight, expected in zip(vae.decoder.parameters(), mine.decoder.parameters(), strict=True):
+        found = run.optimizer.state[weight]["exp_avg"] / (1 - 0.5)  # Adam's mean after one step, its β₁ taken out
+        assert (found - expected.grad).norm() < 1e-3 * expected.grad.norm()
+
+
+@pytest.fixture
+def short_start(monkeypatch):
+    """The discriminator is listened to after 5 steps."""
+    monkeypatch.setattr(sharpening, "HEAD_START", 5)
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(small, short_start, tmp_path):
+    config = replace(QUICK, epochs=5, ema=0.9)
+    through, broken = network(), network()
+    told = sharpen(through, small, config).history[-1]["told_apart"]
+    sharpen(broken, small, replace(config, epochs=3), folder=tmp_path)
+    run = sharpen(network(), small, config, folder=tmp_path, resume=True)
+    assert same(through, run.vae)
+    assert run.history[-1]["told_apart"] == told
+    assert any(name.startswith("judging.") for name in load_file(tmp_path / CHECKPOINT))
+
+
+def test_the_discriminator_pulls_as_hard_as_told(small, short_start):
+    """At the picture its gradient has `adversarial` times the norm of the others', whatever its own scale."""
+    gradients = []
+
+    class Spy(SharpeningRun):
+        def _pull(self, shown, gradient):
+            pull = super()._pull(shown, gradient)
+            gradients.append((gradient.norm().item(), pull.norm().item()))
+            return pull
+
+    config = replace(QUICK, epochs=3, adversarial=2.5)
+    Spy(network(), small, config).resume()
+    assert len(gradients) == 3 * 3 - 5
+    for own, pull in gradients:
+        assert pull == pytest.approx(2.5 * own, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["anime", "cartoon"])
+def test_the_sharpened_models_that_ship_draw_finer_from_the_same_latents(name):
+    base, sharp = load_pretrained(name), load_pretrained(f"{name}-sharp")
+    assert same(base.vae.encoder, sharp.vae.encoder)
+    z = base.priors["flow"].sample(32, torch.Generator().manual_seed(0))
+    blurred, fine = (decode(bundle.vae, z) for bundle in (base, sharp))
+    detail = [next(laplacian_pyramid(x)).square().mean() for x in (blurred, fine)]
+    assert detail[1] > 1.5 * detail[0]
+    assert psnr(fine, blurred).mean() > 18, "still the same faces"
+
+
+def test_other_maps_can_take_the_networks_place(small):
+    seen = []
+
+    def maps(x):
+        seen.append(x.shape)
+        return [x[:, :, ::2], x.mean(1)]
+
+    sharpen(network(), small, replace(QUICK, epochs=1, features=1.0, adversarial=0.0), maps=maps)
+    assert seen == 2 * 3 * [(16, 3, 32, 32)]  # a batch and its reconstruction, in each of three steps
+
+
+@pytest.mark.parametrize("name", ["pyramid", "features", "adversarial"])
+def test_weights_below_0(name):
+    with pytest.raises(ValueError, match=f"got {name}=-1, expected a weight of 0 or more"):
+        SharpenConfig(**{name: -1})
+    with pytest.raises(ValueError, match=f"got {name}=nan"):
+        SharpenConfig(**{name: math.nan})

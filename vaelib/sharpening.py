@@ -1,0 +1,194 @@
+"""Past the blur: train the decoder of a VAE on, with more to answer for than the error of each pixel.
+
+    bundle = load_pretrained("anime")
+    run = sharpen(bundle.vae, faces, SharpenConfig(epochs=6))
+    sharp = replace(bundle, vae=run.model)
+
+Only the decoder changes. The encoder stays as it is, and with it the rate, the latents, the priors fitted to them and
+their axes.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
+from torch.nn.utils.parametrizations import spectral_norm
+
+from vaelib.faces import Faces
+from vaelib.features import load_factor_net
+from vaelib.losses import kl_divergence, optimal_gaussian_nll
+from vaelib.metrics import laplacian_pyramid
+from vaelib.recipes import SharpenConfig
+from vaelib.training import TrainingRun, optimizer_state, part_of, seeded, set_optimizer_state, start
+
+HEAD_START = 100  # steps in which the discriminator learns before anyone listens to it
+
+
+def pyramid_nll(x_hat: Tensor, x: Tensor) -> Tensor:
+    """-log likelihood of the levels of a Laplacian pyramid, in nats (B,), for pictures (B, C, H, W) in [0, 1].
+
+    Each level's error is Laplacian, log 2b + |error| / b, with the scale b that is best over the batch. So edges, small
+    beside the rest of the error, count by their own scale. All levels together count as much as the pixels do.
+    """
+    levels = zip(laplacian_pyramid(x_hat), laplacian_pyramid(x), strict=True)
+    errors = [(a - b).abs().flatten(1) for a, b in levels]
+    scales = [error.detach().mean().clamp(min=1e-3) for error in errors]
+    nats = [(error / scale + (2 * scale).log()).mean(1) for error, scale in zip(errors, scales, strict=True)]
+    return x[0].numel() * torch.stack(nats).mean(0)
+
+
+def feature_nll(maps_hat: Sequence[Tensor], maps: Sequence[Tensor], pixel_values: int) -> Tensor:
+    """-log likelihood of feature maps, in nats (B,): Gaussian, σ of each layer the best over the batch.
+
+    `maps` are what the layers of a network make of pictures, (B, …) each, `maps_hat` of their reconstructions. All
+    together count as much as `pixel_values` pixel values do.
+    """
+    errors = [(a - b).square().flatten(1) for a, b in zip(maps_hat, maps, strict=True)]
+    variances = [error.detach().mean().clamp(min=1e-6) for error in errors]
+    nats = [
+        0.5 * (error / variance + (2 * torch.pi * variance).log()).mean(1)
+        for error, variance in zip(errors, variances, strict=True)
+    ]
+    return pixel_values * torch.stack(nats).mean(0)
+
+
+class PatchDiscriminator(nn.Sequential):
+    """Pictures (B, 3, H, W) in [0, 1] -> a number for each patch of 40×40 pixels, (B, 1, H/8, W/8): high looks real.
+
+    A patch is too small to hold a whole face, so what it judges is how edges and strands are drawn. It halves by
+    averages: strided convolutions would hand the decoder gradients with a grid in them, and it would draw that grid.
+    Spectral norms keep it smooth (Miyato et al. 2018). Source of the idea: Isola et al. 2017.
+    """
+
+    def __init__(self, width: int = 20):
+        widths = [3] + [width * 2**i for i in range(4)]
+        layers = []
+        for narrow, wide in pairwise(widths):
+            halve = [nn.AvgPool2d(2)] if narrow > 3 else []
+            layers += [spectral_norm(nn.Conv2d(narrow, wide, 3, padding=1)), nn.LeakyReLU(0.2), *halve]
+        super().__init__(*layers, spectral_norm(nn.Conv2d(widths[-1], 1, 3, padding=1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(2 * x - 1)
+
+
+@dataclass
+class SharpeningRun(TrainingRun):
+    """A decoder in training against a discriminator: else a `TrainingRun`, with `resume()` and checkpoints.
+
+    A history entry's `told_apart` is the share of patches, real and decoded, that the discriminator placed right in
+    that epoch: ½ when it can't tell, 1 when it always can. `maps` makes a list of feature maps of pictures (B, 3, H, W)
+    in [0, 1]; by default they are those of the network that knows drawn faces' factors.
+    """
+
+    maps: Callable[[Tensor], Sequence[Tensor]] | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.processes > 1:
+            raise ValueError(f"got {self.processes} processes, expected one: a decoder is sharpened on one device")
+        self.optimizer = _adam(self.vae.decoder, self.config.learning_rate)
+        with seeded(self.config.seed):
+            self.discriminator = PatchDiscriminator().to(memory_format=torch.channels_last)
+        self.judging = _adam(self.discriminator, self.config.judge_rate)
+        self.decoder = torch.compile(self.vae.decoder) if self.config.compile else self.vae.decoder
+        self.factor_net = copy.deepcopy(load_factor_net())
+        self.maps = self.maps or self.factor_net.maps
+        self.told_apart: list[Tensor] = []
+
+    def _move(self, device: torch.device) -> None:
+        super()._move(device)
+        self.discriminator.to(device)
+        self.factor_net.to(device)
+
+    def _train_epoch(self, *args) -> dict[str, float]:
+        self.told_apart.clear()
+        entry = super()._train_epoch(*args)
+        return entry | ({"told_apart": torch.stack(self.told_apart).mean().item()} if self.told_apart else {})
+
+    def _step(self, network: nn.Module, x: Tensor, beta: float) -> Tensor:
+        self.vae.encoder.eval()  # else its batch norms would move
+        with torch.no_grad():
+            posterior = self.vae.encode(x)
+            z = posterior.sample()
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            logits = self.decoder(z)
+        # The gradients meet at the picture, where they are compared, and go on through the decoder as one.
+        shown = logits.detach().float().requires_grad_()
+        distortion = optimal_gaussian_nll(shown, x).mean()
+        (gradient,) = torch.autograd.grad(distortion + self._extra_terms(shown.sigmoid(), x), shown)
+        if self.config.adversarial and self._judged() >= HEAD_START:
+            gradient = gradient + self._pull(shown, gradient)
+        self.optimizer.zero_grad()
+        logits.backward(gradient.to(logits.dtype))
+        self._update()
+        if self.config.adversarial:
+            self._judge(x, shown.detach().sigmoid())
+        return torch.stack([distortion.detach(), kl_divergence(posterior).mean()])
+
+    def _extra_terms(self, x_hat: Tensor, x: Tensor) -> Tensor | float:
+        total = 0.0
+        if self.config.pyramid:
+            total = total + self.config.pyramid * pyramid_nll(x_hat, x).mean()
+        if self.config.features:
+            with torch.no_grad():
+                maps = self.maps(x)
+            total = total + self.config.features * feature_nll(self.maps(x_hat), maps, x[0].numel()).mean()
+        return total
+
+    def _pull(self, shown: Tensor, gradient: Tensor) -> Tensor:
+        """The gradient towards what the discriminator takes for real, scaled by that of all other terms."""
+        (pull,) = torch.autograd.grad(-self.discriminator(shown.sigmoid()).mean(), shown)
+        return self.config.adversarial * gradient.norm() / pull.norm().clamp(min=1e-12) * pull
+
+    def _judged(self) -> int:
+        """How many steps the discriminator has made."""
+        return max((int(moments["step"]) for moments in self.judging.state.values()), default=0)
+
+    def _judge(self, x: Tensor, x_hat: Tensor) -> None:
+        """One step of the discriminator: hinge loss, real above 1, decoded below -1 (Lim & Ye 2017)."""
+        real, decoded = self.discriminator(x), self.discriminator(x_hat)
+        self.judging.zero_grad()
+        (relu(1 - real).mean() + relu(1 + decoded).mean()).backward()
+        self.judging.step()
+        self.told_apart.append(((real > 0).float().mean() + (decoded < 0).float().mean()).detach() / 2)
+
+    def _state(self) -> dict[str, Tensor]:
+        state = super()._state() | optimizer_state(self.judging, "judging.")
+        return state | {f"discriminator.{name}": value for name, value in self.discriminator.state_dict().items()}
+
+    def _set_state(self, state: dict[str, Tensor]) -> None:
+        super()._set_state(state)
+        self.discriminator.load_state_dict(part_of(state, "discriminator."))
+        set_optimizer_state(self.judging, part_of(state, "judging."))
+
+
+def sharpen(
+    vae: nn.Module,
+    faces: Faces,
+    config: SharpenConfig | None = None,
+    *,
+    maps: Callable[[Tensor], Sequence[Tensor]] | None = None,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    **options,
+) -> SharpeningRun:
+    """Train the decoder of a trained `vae` on, by `config`, and return the run: `run.model` is the sharpened VAE.
+
+    `folder`, `resume`, the other `options` (test, on_epoch, device, trackers) and the errors are those of `train`.
+    `maps`, such as torchvision's VGG under `create_feature_extractor`, replaces the network that `features` looks with.
+    Source of the discriminator's weight: Esser, Rombach & Ommer 2021, who compare gradients at the last layer.
+    """
+    folder = Path(folder) if folder else None
+    run = SharpeningRun(vae, faces, config or SharpenConfig(), folder=folder, maps=maps, **options)
+    return start(run, resume)
+
+
+def _adam(network: nn.Module, learning_rate: float) -> torch.optim.Adam:
+    # A short memory of gradients, as usual where two networks train against each other.
+    return torch.optim.Adam(network.parameters(), learning_rate, betas=(0.5, 0.9), fused=True)
