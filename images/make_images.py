@@ -82,6 +82,16 @@ def overview(small: dict[str, Bundle], large: dict[str, Bundle]) -> None:
         save(side_by_side(pair), name)
 
 
+def sharper(large: dict[str, Bundle]) -> None:
+    """The same latents decoded by the calibrated models in odd rows and, under each, by the sharpened ones."""
+    pairs = []
+    for style, bundle in large.items():
+        z = bundle.priors["flow"].sample(16, torch.Generator().manual_seed(1))
+        blurred, sharp = (decode(vae, z).split(8) for vae in (bundle.vae, vaelib.load_pretrained(f"{style}-sharp").vae))
+        pairs.append(face_grid(torch.cat([row for pair in zip(blurred, sharp, strict=True) for row in pair])))
+    save(side_by_side(pairs), "sharper")
+
+
 def map_of_the_lessons(small: dict[str, Bundle], large: dict[str, Bundle]) -> None:
     """A small picture for each."""
     for number, rows in {
@@ -106,6 +116,7 @@ def main() -> None:
     large = {style: vaelib.load_pretrained(LARGEST[style]) for style in STYLES}
     save(diagrams.vae(), "vae")
     overview(small, large)
+    sharper(large)
     map_of_the_lessons(small, large)
 
 
