@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from make_images import LARGEST, side_by_side
+from make_images import side_by_side
 
 from vaelib.explorer_state import ExplorerState
 from vaelib.plots import to_gif
@@ -19,7 +19,7 @@ from browsing import browser_page, missing, serve  # noqa: E402
 def animation(frames: int = 24, size: int = 128) -> bytes:
     """Animate, of the anime faces beside the cartoon faces, as a GIF of less than a megabyte."""
     walks = []
-    for name in LARGEST.values():
+    for name in ("anime-sharp", "cartoon-sharp"):
         state = ExplorerState(load_pretrained(name))
         state.randomize(torch.Generator().manual_seed(2))
         walks.append(state.frames(frames, size, speed=4))
