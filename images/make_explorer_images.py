@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from make_images import side_by_side
+from make_images import STYLES, side_by_side
 
 from vaelib.explorer_state import ExplorerState
 from vaelib.plots import to_gif
@@ -19,8 +19,8 @@ from browsing import browser_page, missing, serve  # noqa: E402
 def animation(frames: int = 24, size: int = 128) -> bytes:
     """Animate, of the anime faces beside the cartoon faces, as a GIF of less than a megabyte."""
     walks = []
-    for name in ("anime-sharp", "cartoon-sharp"):
-        state = ExplorerState(load_pretrained(name))
+    for style in STYLES:
+        state = ExplorerState(load_pretrained(f"{style}-sharp"))
         state.randomize(torch.Generator().manual_seed(2))
         walks.append(state.frames(frames, size, speed=4))
     return to_gif([side_by_side(faces, gap=0) for faces in zip(*walks, strict=True)], seconds=0.08)

@@ -15,11 +15,10 @@ import vaelib
 from vaelib import diagrams
 from vaelib.metrics import reconstruct
 from vaelib.plots import decode, face_grid, reconstruction_grid, traversal_grid
-from vaelib.pretrained import Bundle, shipped
+from vaelib.pretrained import Bundle
 
 HERE = Path(__file__).parent
 STYLES = ("anime", "cartoon")
-LARGEST = {style: style if style in shipped() else f"drawn-{style}" for style in STYLES}
 
 
 def side_by_side(grids: list[Image.Image], gap: int = 16) -> Image.Image:
@@ -113,7 +112,7 @@ def originals_and_back(vae: vaelib.VAE, style: str) -> tuple[Tensor, Tensor]:
 
 def main() -> None:
     small = {style: vaelib.load_pretrained(f"drawn-{style}") for style in STYLES}
-    large = {style: vaelib.load_pretrained(LARGEST[style]) for style in STYLES}
+    large = {style: vaelib.load_pretrained(style) for style in STYLES}
     save(diagrams.vae(), "vae")
     overview(small, large)
     sharper(large)

@@ -5,7 +5,7 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -264,8 +264,6 @@ def _say_where(bundle, folder: Path) -> None:
 
 
 def _sharpen(options: argparse.Namespace) -> None:
-    from dataclasses import replace
-
     from vaelib.faces import load_faces
     from vaelib.pretrained import load_pretrained
     from vaelib.sharpening import sharpen

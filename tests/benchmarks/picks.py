@@ -25,7 +25,7 @@ PAGE = """<!DOCTYPE html>
 body { font: 18px sans-serif; text-align: center }
 button { border: 3px solid #ddd; background: white; padding: 4px; margin: 8px; cursor: pointer }
 button:hover, button:focus { border-color: #0072B2 }
-img { width: 256px; image-rendering: auto; display: block }
+img { width: 256px; display: block }
 </style>
 <h1>Which face is better?</h1><p id="count"></p>
 <div id="pair"><button><img alt="left face"></button><button><img alt="right face"></button></div>
