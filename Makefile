@@ -40,6 +40,7 @@ format: $(READY)
 notebooks: $(READY)
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.store_widget_state=False \
 		--ExecutePreprocessor.record_timing=False notebooks/*.ipynb notebooks/solutions/*.ipynb
+	$(BIN)/python notebooks/describe.py
 
 # The pictures in README.md, from the shipped weights and drawn faces.
 images: $(READY)

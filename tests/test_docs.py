@@ -173,9 +173,15 @@ def misspelt(text: str) -> set[str]:
     return american | {word for word in dictionary().unknown(plain) if word.isascii()}  # ä, é: names
 
 
+def alt_texts(path: Path) -> str:
+    """What a notebook says of its cells' pictures to those who cannot see them."""
+    cells = nbformat.read(path, as_version=4).cells if path.suffix == ".ipynb" else []
+    return "\n".join(str(cell.metadata.get("alt", "")) for cell in cells)
+
+
 @every_page
 def test_words_on_a_page_are_spelt_right(path):
-    assert not misspelt(prose(markdown(path))), f"misspelt, or missing in {WORDS.name}"
+    assert not misspelt(prose(markdown(path)) + alt_texts(path)), f"misspelt, or missing in {WORDS.name}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)

@@ -10,7 +10,9 @@ from statistics import median
 
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 from nbclient import NotebookClient
+from nbconvert import HTMLExporter
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 LESSONS = sorted(FOLDER.glob("*.ipynb"))
@@ -75,6 +77,30 @@ def test_cells_are_short(path):
     counts = [lines(cell) for cell in code_cells(path)]
     assert max(counts) <= 35
     assert median(counts) <= 8
+
+
+def alt_texts(cell) -> list[str]:
+    alt = cell.metadata.get("alt", [])
+    return [alt] if isinstance(alt, str) else alt
+
+
+@every_notebook
+def test_each_picture_has_a_text_for_those_who_cannot_see_it(path):
+    """The one that its cell's metadata hold: after a change there, notebooks/describe.py copies it to the outputs."""
+    for cell in code_cells(path):
+        data = [(output.metadata, kind) for output in cell.outputs for kind in output.get("data", {})]
+        texts = [metadata[kind]["alt"] for metadata, kind in data if kind.startswith("image/")]
+        assert texts == alt_texts(cell), cell.id
+        assert all(30 <= len(text) <= 250 for text in texts), cell.id
+
+
+def test_a_page_of_a_lesson_holds_these_texts():
+    """By nbconvert's classic template. Its default, lab, drops such texts (7.17), as does JupyterLab (4.6)."""
+    path = FOLDER / "07_explorer.ipynb"
+    page, _ = HTMLExporter(template_name="classic").from_filename(path)
+    shown = [picture.get("alt") for picture in BeautifulSoup(page, "html.parser").find_all("img")]
+    assert shown == [text for cell in code_cells(path) for text in alt_texts(cell)]
+    assert "No description has been provided" not in page
 
 
 def test_one_set_up_cell_for_all_lessons():
