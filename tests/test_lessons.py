@@ -1,6 +1,7 @@
 """What a lesson builds inline is what the package does, number for number: the lessons' own cells run here."""
 
 import ast
+import copy
 import math
 from pathlib import Path
 
@@ -13,19 +14,24 @@ from torch.distributions import ContinuousBernoulli
 
 import vaelib
 from vaelib.families import NEAR, block_averages, find_families
+from vaelib.metrics import _sliced
 from vaelib.model import Downsample, Posterior
+from vaelib.priors import VelocityField, fit_gaussian, published_priors
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 
 
-def inline(lesson: str, *names: str) -> dict:
-    """A lesson's imports and, of all that its cells define, `names`: functions, classes and variables."""
+def inline(lesson: str, *names: str, **given) -> dict:
+    """A lesson's imports and, of all that its cells define, `names`: functions, classes and variables.
+
+    `given` is what the cells before have made of the faces.
+    """
     notebook = nbformat.read(FOLDER / f"{lesson}.ipynb", as_version=4)
     cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     statements = [s for source in cells for s in ast.parse(source.replace("%pip", "# %pip")).body]
     wanted = [s for s in statements if isinstance(s, ast.Import | ast.ImportFrom) or defined(s) & set(names)]
     assert set(names) <= set().union(*map(defined, wanted)), f"lesson {lesson} does not define all of {names}"
-    namespace = {}
+    namespace = dict(given)
     exec(compile(ast.Module(wanted, type_ignores=[]), lesson, "exec"), namespace)
     return namespace
 
@@ -33,18 +39,16 @@ def inline(lesson: str, *names: str) -> dict:
 def defined(statement: ast.stmt) -> set[str]:
     if isinstance(statement, ast.FunctionDef | ast.ClassDef):
         return {statement.name}
-    targets = statement.targets if isinstance(statement, ast.Assign) else []
-    return {target.id for target in targets if isinstance(target, ast.Name)}
+    if isinstance(statement, ast.For | ast.With):
+        return set().union(*map(defined, statement.body))
+    targets = getattr(statement, "targets", [getattr(statement, "target", statement)])  # x, y = ... and x += ... too
+    names = [node for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
+    return {name.id for name in names if isinstance(name.ctx, ast.Store)}
 
 
 @pytest.fixture
-def logits() -> torch.Tensor:
-    return 2 * torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture
-def x() -> torch.Tensor:
-    return torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+def logits(x) -> torch.Tensor:
+    return 2 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
 
 
 def same_groups(a: np.ndarray, b: np.ndarray) -> bool:
@@ -84,7 +88,8 @@ def test_lesson_02_normaliser_of_the_continuous_bernoulli(x):
     for value in 0.01, 0.3, 0.9:
         lam = torch.full_like(x, value, dtype=torch.float64)
         ours = lesson["log_normaliser"](lam).flatten(1).sum(1) - lesson["bce"](lam, x)
-        torch.testing.assert_close(ours, ContinuousBernoulli(lam).log_prob(x.double()).flatten(1).sum(1))
+        torchs = ContinuousBernoulli(lam).log_prob(x.double()).flatten(1).sum(1)
+        torch.testing.assert_close(ours, torchs, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -104,9 +109,9 @@ def test_lesson_02_toy_has_the_loss_of_the_package(seed):
 def test_lesson_02_innocent_means_are_the_package_with_another_sigma(logits, x):
     """mse_loss + kl.mean() has the gradient of a Gaussian with σ² = D / 2d, over the number of latents."""
     logits.requires_grad_()
-    log_var = torch.randn(4, 6, requires_grad=True)
+    log_var = torch.randn(len(x), 6, requires_grad=True)
     values, latents = x[0].numel(), 6
-    posterior = Posterior(torch.zeros(4, 6), log_var)
+    posterior = Posterior(torch.zeros_like(log_var), log_var)
     innocent = F.mse_loss(logits.sigmoid(), x) + vaelib.kl_divergence(posterior).mean() / latents
     elbo = vaelib.gaussian_nll(logits, x, math.sqrt(values / latents / 2)) + vaelib.kl_divergence(posterior)
     ours = torch.autograd.grad(innocent, (logits, log_var))
@@ -128,3 +133,116 @@ def test_lesson_03_receptive_field_is_that_of_the_package(depth):
     encoder = vaelib.VAE(base_channels=2, depth=depth, latent_channels=2).eval().encoder
     computed = lesson["receptive_field"]([*lesson["layers_of"](depth), (3, 1)])
     assert lesson["measured_field"](encoder, size=160) == computed
+
+
+def test_lesson_04_step(tiny_vae, faces):
+    lesson, few = inline("04_training", "step"), faces.select(range(16))
+    config = vaelib.TrainConfig(
+        epochs=3, batch_size=16, likelihood="gaussian", sigma=0.1, beta=1, flip=False, precision="float32"
+    )
+    run = vaelib.train(copy.deepcopy(tiny_vae), few, config, device="cpu")
+    optimizer = torch.optim.Adam(tiny_vae.parameters(), config.learning_rate)
+    losses = []
+    for epoch in 1, 2, 3:
+        torch.manual_seed(config.seed * 1_000_003 + epoch)
+        losses.append(lesson["step"](tiny_vae.train(), optimizer, few.batch(torch.randperm(16).numpy())))
+    assert losses == pytest.approx([entry["loss"] for entry in run.history], rel=1e-5)
+
+
+def test_lesson_05_psnr(logits, x):
+    x_hat = logits.sigmoid()
+    torch.testing.assert_close(inline("05_reconstruction", "psnr")["psnr"](x_hat, x), vaelib.psnr(x_hat, x))
+
+
+@pytest.mark.parametrize("kind", ["normal", "wide", "exponential"])
+def test_lesson_06_noise(kind):
+    prior = published_priors((5, 2, 2))[kind]
+    ours = inline("06_noise", "noise")["noise"](kind, (5, 2, 2), seed=3)
+    assert torch.equal(ours, prior.sample(8, torch.Generator().manual_seed(3)))
+
+
+def test_lesson_06_gaussian():
+    """The lesson's Cholesky factor and the package's axes are roots of one covariance: over N - 1, and over N."""
+    z = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)) @ torch.randn(6, 6) + torch.arange(6.0)
+    package = fit_gaussian(Posterior(z, torch.full_like(z, -50)))  # posteriors that are points
+    drawn = inline("06_noise", "draw_from")["draw_from"](z, 100, seed=3).double()
+    eps = torch.randn(100, 6, generator=torch.Generator().manual_seed(3)).double()
+    *factor, mean = torch.linalg.lstsq(torch.cat([eps, torch.ones(100, 1)], dim=1), drawn).solution
+    ours, theirs = torch.stack(factor).T, package.factor.double()
+    torch.testing.assert_close(mean.float(), package.mean)
+    torch.testing.assert_close(ours @ ours.T, theirs @ theirs.T * 50 / 49, rtol=1e-5, atol=1e-5)
+
+
+def test_lesson_06_follows_a_field_as_the_package_does():
+    """A midpoint step of the package is a step of the lesson with the velocity of half-way."""
+    torch.manual_seed(0)
+    field, noise, steps = VelocityField(torch.full((2,), 0.7), width=16, depth=1), torch.randn(9, 2), 10
+    torch.nn.init.normal_(field.write.weight)
+
+    def half_way(x_and_t):
+        x, t = x_and_t.split([2, 1], dim=1)
+        return field(x + field(x, t) / (2 * steps), t + 1 / (2 * steps))
+
+    path = inline("06_noise", "follow")["follow"](half_way, noise, steps)
+    assert len(path) == steps + 1
+    torch.testing.assert_close(path[-1], field.flow(noise, steps))
+
+
+def test_lesson_06_flow_learns_the_field_that_the_packages_flow_starts_from():
+    """For data that are N(0, I) already: untrained, the package's network is that field exactly."""
+    data = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(0))
+    network = inline("06_noise", "train_flow")["train_flow"](data, steps=200)
+    field, points = VelocityField(torch.ones(2), width=4, depth=1), data[:1000]
+    for share in 0.0, 0.5, 1.0:
+        t = torch.full((1000, 1), share)
+        difference = network(torch.cat([points, t], dim=1)) - field(points, t)
+        assert difference.square().mean() < 0.03, share
+
+
+def test_lesson_06_wasserstein_distance():
+    """On one dimension all the package's random directions are this one, there or back."""
+    lesson = inline("06_noise", "heap", "other", "by_sorting")
+    heap, other = (lesson[name].float()[None] for name in ("heap", "other"))
+    assert _sliced(heap, other, torch.Generator()) == pytest.approx(lesson["by_sorting"].item(), rel=1e-5)
+
+
+@pytest.fixture
+def latents(tiny_vae, faces) -> torch.Tensor:
+    return vaelib.encode_faces(tiny_vae, faces).mean
+
+
+def test_lesson_07_principal_axes(latents):
+    lesson = inline("07_explorer", "X", "mean", "S", "directions", "sigma", latents={"drawn-anime": latents})
+    package, variances = vaelib.fit_pca(latents), lesson["sigma"].square()
+    ours = lesson["directions"][:12].float()
+    signs = (package.directions.flatten(1) * ours).sum(1, keepdim=True).sign()  # an axis has no front and no back
+    torch.testing.assert_close(package.mean.flatten(), lesson["mean"].float())
+    torch.testing.assert_close(package.directions.flatten(1), signs * ours)
+    torch.testing.assert_close(package.scales, lesson["sigma"][:12].float())
+    torch.testing.assert_close(package.explained, (variances / variances.sum())[:12].float())
+
+
+def test_lesson_07_point_on_the_axes(latents):
+    axes = vaelib.fit_pca(latents)
+    lesson = inline("07_explorer", "w", "point", axes=axes, mean=axes.mean.flatten())
+    torch.testing.assert_close(axes.latents(lesson["w"][None])[0].flatten(), lesson["point"])
+
+
+def test_lesson_07_named_axes(latents, faces):
+    lesson = inline("07_explorer", "columns", "x", "ones", "b", labels=faces.labels, X=latents.flatten(1).double())
+    axes = vaelib.fit_attributes(latents, lesson["columns"]).pick(*lesson["columns"])
+    torch.testing.assert_close(axes.offsets(torch.eye(4)).flatten(1), lesson["b"].float())
+
+
+def test_lesson_07_axes_at_right_angles(latents, faces):
+    axes = vaelib.fit_attributes(latents, faces.labels)
+    lesson = inline("07_explorer", "Q", attributes={"drawn-anime": axes})
+    package = axes.pick(*axes.names[:12]).orthogonal()
+    torch.testing.assert_close(lesson["Q"].float(), package.directions.flatten(1))
+
+
+def test_lesson_07_arc():
+    z_from, z_to, shares = torch.randn(5, 2, 2), 3 * torch.randn(5, 2, 2), torch.linspace(0, 1, 7)
+    arc = inline("07_explorer", "arc")["arc"]
+    ours = torch.stack([arc(z_from, z_to, share) for share in shares])
+    torch.testing.assert_close(ours, vaelib.interpolate(z_from, z_to, 7, spherical=True))
