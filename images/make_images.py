@@ -53,8 +53,8 @@ def sample(bundle: Bundle, prior: str, count: int) -> Tensor:
     return decode(bundle.vae, bundle.priors[prior].sample(count, torch.Generator().manual_seed(1)))
 
 
-def while_training(style: str, epochs: tuple[int, ...] = (1, 4, 10, 20), count: int = 640) -> Tensor:
-    """One face before training, after some epochs of a small model, and itself: (len(epochs) + 2, 3, 64, 64)."""
+def while_training(bundle: Bundle, style: str, epochs: tuple[int, ...] = (1, 4, 20), count: int = 640) -> Tensor:
+    """One face before training, after some epochs of a small model, by `bundle`, and itself: (6, 3, 64, 64)."""
     x = drawn(style, 1)
     torch.manual_seed(0)
     vae = vaelib.VAE(base_channels=8, latent_channels=32)
@@ -66,7 +66,7 @@ def while_training(style: str, epochs: tuple[int, ...] = (1, 4, 10, 20), count: 
 
     config = replace(vaelib.RECIPES["gaussian"], epochs=epochs[-1], batch_size=32)
     vaelib.train(vae, vaelib.load_faces(f"drawn-{style}", count=count), config, device="cpu", on_epoch=look)
-    return torch.cat([*seen, x])
+    return torch.cat([*seen, reconstruct(bundle.vae, x), x])
 
 
 def overview(small: dict[str, Bundle], large: dict[str, Bundle]) -> None:
@@ -81,24 +81,25 @@ def overview(small: dict[str, Bundle], large: dict[str, Bundle]) -> None:
         save(side_by_side(pair), name)
 
 
-def sharper(large: dict[str, Bundle]) -> None:
+def sharper(large: dict[str, Bundle], sharp: dict[str, Bundle]) -> None:
     """The same latents decoded by the calibrated models in odd rows and, under each, by the sharpened ones."""
     pairs = []
     for style, bundle in large.items():
         z = bundle.priors["flow"].sample(16, torch.Generator().manual_seed(1))
-        blurred, sharp = (decode(vae, z).split(8) for vae in (bundle.vae, vaelib.load_pretrained(f"{style}-sharp").vae))
-        pairs.append(face_grid(torch.cat([row for pair in zip(blurred, sharp, strict=True) for row in pair])))
+        soft, crisp = (decode(vae, z).split(8) for vae in (bundle.vae, sharp[style].vae))
+        pairs.append(face_grid(torch.cat([row for pair in zip(soft, crisp, strict=True) for row in pair])))
     save(side_by_side(pairs), "sharper")
 
 
-def map_of_the_lessons(small: dict[str, Bundle], large: dict[str, Bundle]) -> None:
+def map_of_the_lessons(small: dict[str, Bundle], large: dict[str, Bundle], sharp: dict[str, Bundle]) -> None:
     """A small picture for each."""
     for number, rows in {
         1: [torch.cat([x[:4], x.mean(0, keepdim=True)]) for x in (drawn(style, 300) for style in STYLES)],
-        4: [while_training(style) for style in STYLES],
+        4: [while_training(small[style], style) for style in STYLES],
         5: [torch.cat(row) for row in zip(*(originals_and_back(small[s].vae, s) for s in STYLES), strict=True)],
         6: [torch.cat([sample(large[style], prior, 3) for style in STYLES]) for prior in ("normal", "flow")],
         7: [traversal_grid(large[style].vae, large[style].axes, rows=1) for style in STYLES],
+        8: [torch.cat([sample(bundle, "flow", 3) for bundle in bundles.values()]) for bundles in (large, sharp)],
     }.items():
         save(face_grid(torch.cat(rows), columns=len(rows[0])), f"lesson-0{number}")
     save(diagrams.reparameterisation(), "lesson-02")
@@ -113,10 +114,11 @@ def originals_and_back(vae: vaelib.VAE, style: str) -> tuple[Tensor, Tensor]:
 def main() -> None:
     small = {style: vaelib.load_pretrained(f"drawn-{style}") for style in STYLES}
     large = {style: vaelib.load_pretrained(style) for style in STYLES}
+    sharp = {style: vaelib.load_pretrained(f"{style}-sharp") for style in STYLES}
     save(diagrams.vae(), "vae")
     overview(small, large)
-    sharper(large)
-    map_of_the_lessons(small, large)
+    sharper(large, sharp)
+    map_of_the_lessons(small, large, sharp)
 
 
 if __name__ == "__main__":

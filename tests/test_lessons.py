@@ -3,6 +3,7 @@
 import ast
 import copy
 import math
+import re
 from pathlib import Path
 
 import nbformat
@@ -13,7 +14,9 @@ import torch.nn.functional as F
 from torch.distributions import ContinuousBernoulli
 
 import vaelib
+from vaelib import sharpening
 from vaelib.families import NEAR, block_averages, find_families
+from vaelib.features import load_factor_net
 from vaelib.metrics import _sliced
 from vaelib.model import Downsample, Posterior
 from vaelib.priors import VelocityField, fit_gaussian, published_priors
@@ -246,3 +249,50 @@ def test_lesson_07_arc():
     arc = inline("07_explorer", "arc")["arc"]
     ours = torch.stack([arc(z_from, z_to, share) for share in shares])
     torch.testing.assert_close(ours, vaelib.interpolate(z_from, z_to, 7, spherical=True))
+
+
+def test_lesson_08_terms_beside_the_likelihood():
+    lesson = inline("08_sharper", "pyramid_nll", "feature_nll")
+    x, x_hat = torch.rand(2, 4, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(lesson["pyramid_nll"](x_hat, x), sharpening.pyramid_nll(x_hat, x).mean())
+    maps = load_factor_net().maps
+    package = sharpening.feature_nll(maps(x_hat), maps(x), x[0].numel()).mean()
+    torch.testing.assert_close(lesson["feature_nll"](x_hat, x), package)
+
+
+def test_lesson_08_balance_of_the_discriminator(faces):
+    pulled = inline("08_sharper", "pulled")["pulled"]
+    run = sharpening.SharpeningRun(vaelib.VAE(base_channels=2, latent_channels=2), faces, vaelib.SharpenConfig())
+    run.discriminator.eval()  # a spectral norm learns with each look
+    shown, gradient = torch.randn(2, 4, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    shown.requires_grad_()
+    package = gradient + run._pull(shown, gradient)
+    share = vaelib.SharpenConfig.adversarial
+    lesson = pulled(gradient, shown, lambda logits: run.discriminator(logits.sigmoid()), share)
+    torch.testing.assert_close(lesson, package)
+    assert (lesson - gradient).norm() / gradient.norm() == pytest.approx(share)
+
+
+def test_lesson_08_lets_vgg_look(faces):
+    """Its block of code, but with a VGG that has learned nothing, as the weights would have to be downloaded."""
+    notebook = nbformat.read(FOLDER / "08_sharper.ipynb", as_version=4)
+    (text,) = (cell.source for cell in notebook.cells if "vgg16" in cell.source)
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    for full, small in {
+        "vgg16(weights=weights)": "vgg16(weights=None)",
+        ".cuda()": "",
+        'load_pretrained("anime")': 'load_pretrained("drawn-anime")',
+        'vaelib.load_faces("anime")': "faces",
+        "SharpenConfig(features=1)": "SharpenConfig(epochs=1, batch_size=8, adversarial=0, features=1)",
+        'device="cuda"': 'device="cpu"',
+    }.items():
+        assert full in code
+        code = code.replace(full, small)
+    namespace = {"vaelib": vaelib, "torch": torch, "sharpen": sharpening.sharpen, "faces": faces.select(range(8))}
+    exec(code, namespace)
+    assert [tuple(seen.shape[1:]) for seen in namespace["maps"](faces.batch(range(1)))] == [
+        (64, 64, 64),
+        (128, 32, 32),
+        (256, 16, 16),
+    ]
+    assert len(namespace["run"].history) == 1
