@@ -25,13 +25,18 @@ def image_types(output: nbformat.NotebookNode) -> list[str]:
     return [kind for kind in output.get("data", {}) if kind.startswith("image/")]
 
 
+def alt_texts(cell: nbformat.NotebookNode) -> list[str]:
+    """What a cell's metadata say of its pictures, in their order."""
+    alt = cell.metadata.get("alt", [])
+    return [alt] if isinstance(alt, str) else alt
+
+
 def describe(notebook: nbformat.NotebookNode) -> list[str]:
     """Copy each cell's texts to its pictures. Returns what is wrong, a line for each cell with another number."""
     wrong = []
     for cell in notebook.cells:
         pictures = [output for output in cell.get("outputs", []) if image_types(output)]
-        alt = cell.metadata.get("alt", [])
-        texts = [alt] if isinstance(alt, str) else alt
+        texts = alt_texts(cell)
         if len(texts) != len(pictures):
             wrong.append(f"{cell.id}: pictures: {len(pictures)}, alt texts in the cell's metadata: {len(texts)}")
             continue

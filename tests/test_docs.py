@@ -3,6 +3,7 @@
 import ast
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,9 @@ from spellchecker import SpellChecker
 from vaelib.__main__ import _parser
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "notebooks"))
+from describe import alt_texts  # noqa: E402
+
 NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
 PAGES = [ROOT / "README.md", ROOT / "notebooks" / "glossary.md", *NOTEBOOKS]
 MODULES = sorted((ROOT / "vaelib").glob("*.py"))
@@ -173,15 +177,15 @@ def misspelt(text: str) -> set[str]:
     return american | {word for word in dictionary().unknown(plain) if word.isascii()}  # ä, é: names
 
 
-def alt_texts(path: Path) -> str:
+def pictures_texts(path: Path) -> str:
     """What a notebook says of its cells' pictures to those who cannot see them."""
     cells = nbformat.read(path, as_version=4).cells if path.suffix == ".ipynb" else []
-    return "\n".join(str(cell.metadata.get("alt", "")) for cell in cells)
+    return "\n".join(text for cell in cells for text in alt_texts(cell))
 
 
 @every_page
 def test_words_on_a_page_are_spelt_right(path):
-    assert not misspelt(prose(markdown(path)) + alt_texts(path)), f"misspelt, or missing in {WORDS.name}"
+    assert not misspelt(prose(markdown(path)) + pictures_texts(path)), f"misspelt, or missing in {WORDS.name}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)

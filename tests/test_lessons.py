@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from nbclient import NotebookClient
 from torch.distributions import ContinuousBernoulli
 
 import vaelib
@@ -37,6 +38,17 @@ def inline(lesson: str, *names: str, **given) -> dict:
     namespace = dict(given)
     exec(compile(ast.Module(wanted, type_ignores=[]), lesson, "exec"), namespace)
     return namespace
+
+
+def block(lesson: str, word: str, changes: dict[str, str]) -> str:
+    """The Python in the one text of a lesson that holds `word`, each key of `changes` replaced by what it names."""
+    notebook = nbformat.read(FOLDER / f"{lesson}.ipynb", as_version=4)
+    (text,) = (cell.source for cell in notebook.cells if cell.cell_type == "markdown" and word in cell.source)
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    for full, small in changes.items():
+        assert full in code
+        code = code.replace(full, small)
+    return code
 
 
 def defined(statement: ast.stmt) -> set[str]:
@@ -150,6 +162,21 @@ def test_lesson_04_step(tiny_vae, faces):
         torch.manual_seed(config.seed * 1_000_003 + epoch)
         losses.append(lesson["step"](tiny_vae.train(), optimizer, few.batch(torch.randperm(16).numpy())))
     assert losses == pytest.approx([entry["loss"] for entry in run.history], rel=1e-5)
+
+
+def test_lesson_04_trains_in_two_processes_from_a_notebook(tmp_path):
+    changes = {
+        'load_faces("anime")': 'load_faces("drawn-anime", 32, 128)',
+        "vaelib.VAE()": "vaelib.VAE(base_channels=2, latent_channels=4)",
+        "epochs=200": "epochs=1, batch_size=32",
+        "    vaelib.train(": "    run = vaelib.train(",
+        'folder="runs/anime")': 'folder="runs/anime")\n    open(f"rank-{run.accelerator.process_index}", "x")',
+    }
+    code = block("04_training", "notebook_launcher", changes)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    NotebookClient(notebook, timeout=200, resources={"metadata": {"path": tmp_path}}).execute()
+    assert sorted(path.name for path in tmp_path.glob("rank-*")) == ["rank-0", "rank-1"]
+    assert (tmp_path / "runs" / "anime" / "checkpoint.safetensors").exists()
 
 
 def test_lesson_05_psnr(logits, x):
@@ -275,21 +302,16 @@ def test_lesson_08_balance_of_the_discriminator(faces):
 
 def test_lesson_08_lets_vgg_look(faces):
     """Its block of code, but with a VGG that has learned nothing, as the weights would have to be downloaded."""
-    notebook = nbformat.read(FOLDER / "08_sharper.ipynb", as_version=4)
-    (text,) = (cell.source for cell in notebook.cells if "vgg16" in cell.source)
-    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
-    for full, small in {
+    changes = {
         "vgg16(weights=weights)": "vgg16(weights=None)",
         ".cuda()": "",
         'load_pretrained("anime")': 'load_pretrained("drawn-anime")',
         'vaelib.load_faces("anime")': "faces",
         "SharpenConfig(features=1)": "SharpenConfig(epochs=1, batch_size=8, adversarial=0, features=1)",
         'device="cuda"': 'device="cpu"',
-    }.items():
-        assert full in code
-        code = code.replace(full, small)
+    }
     namespace = {"vaelib": vaelib, "torch": torch, "sharpen": sharpening.sharpen, "faces": faces.select(range(8))}
-    exec(code, namespace)
+    exec(block("08_sharper", "vgg16", changes), namespace)
     assert [tuple(seen.shape[1:]) for seen in namespace["maps"](faces.batch(range(1)))] == [
         (64, 64, 64),
         (128, 32, 32),

@@ -60,7 +60,7 @@ def feature_nll(maps_hat: Sequence[Tensor], maps: Sequence[Tensor], pixel_values
 class PatchDiscriminator(nn.Sequential):
     """Pictures (B, 3, H, W) in [0, 1] -> a number for each patch of 40×40 pixels, (B, 1, H/8, W/8): high looks real.
 
-    A patch is too small to hold a whole face, so what it judges is how edges and strands are drawn. It halves by
+    No patch holds a whole picture of 64×64, so what it judges is how edges and strands are drawn. It halves by
     averages: strided convolutions would hand the decoder gradients with a grid in them, and it would draw that grid.
     Spectral norms keep it smooth (Miyato et al. 2018). Source of the idea: Isola et al. 2017.
     """
