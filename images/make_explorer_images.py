@@ -27,7 +27,7 @@ def animation(frames: int = 24, size: int = 128) -> bytes:
 
 
 def screenshot(path: Path) -> None:
-    """The stand-alone page after Randomize."""
+    """The stand-alone page with the sharpened anime faces, after Randomize."""
     app = HERE.parent / "vaelib" / "app.ipynb"
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -36,6 +36,8 @@ def screenshot(path: Path) -> None:
     ):
         page.goto(address, timeout=300_000)
         page.wait_for_selector("img.widget-image", timeout=240_000)
+        page.locator("select").first.select_option(label="anime-sharp")
+        page.wait_for_timeout(3000)
         page.locator("button:has-text('Randomize')").click()
         page.wait_for_timeout(3000)
         page.mouse.move(0, 0)

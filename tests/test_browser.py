@@ -18,12 +18,18 @@ SOURCE = """\
 import torch
 import vaelib
 
-bundles = {name: vaelib.load_pretrained(name) for name in ("drawn-anime", "drawn-cartoon")}
+bundles = {name: vaelib.load_pretrained(name) for name in ("drawn-anime", "drawn-cartoon", "drawn-cartoon-sharp")}
 vaelib.LatentExplorer(bundles, torch.Generator().manual_seed(0))
 """
 CLIPPED = """box => [...box.querySelectorAll('.widget-label, .widget-readout, button, .widget-hbox, .widget-slider')]
     .filter(e => e.offsetParent && (e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1))
-    .map(e => `${e.className}: ${e.textContent.slice(0, 30)}`)"""
+    .map(e => `${e.className}: ${e.textContent.slice(0, 30)}`)
+    .concat([...box.querySelectorAll('select')].filter(e => {  // the longest choice, and some 20 pixels for the arrow
+        const context = document.createElement('canvas').getContext('2d');
+        context.font = getComputedStyle(e).font;
+        const widths = [...e.options].map(option => context.measureText(option.text).width);
+        return e.offsetParent && Math.max(...widths) + 20 > e.clientWidth;
+    }).map(e => `select: ${e.textContent.slice(0, 30)}`))"""
 
 
 def pixels(file: bytes) -> np.ndarray:

@@ -118,7 +118,7 @@ class LatentExplorer:
     # ------------------------------------------------------------------------------------------------- layout
 
     def _make_widgets(self) -> None:
-        self.model_choice = choice("model", list(self._bundles), width="200px")
+        self.model_choice = choice("model", list(self._bundles), width="240px")
         self.prior_choice = choice("draw from", [AXES], width="190px")
         self.spread_slider = setting("spread", 0.0, 3.0, step=0.1)
         self.speed_slider = setting("speed", 0.2, 4.0, step=0.2)
