@@ -12,6 +12,8 @@ from vaelib.recipes import RECIPES, TrainConfig
         ({"batch_size": -1}, "got batch_size=-1, expected a positive number"),
         ({"learning_rate": 0.0}, "got learning_rate=0.0, expected a positive number"),
         ({"learning_rate": float("nan")}, "got learning_rate=nan, expected a positive number"),
+        ({"muon_rate": 0}, "got muon_rate=0, expected a positive number"),
+        ({"optimizer": "sgd"}, "got optimizer='sgd', expected one of adam, muon"),
         ({"sigma": 0}, "got sigma=0, expected a positive number"),
         ({"beta": -0.1}, "got beta=-0.1, expected 0 or more; 1 is the ELBO"),
         ({"beta": float("nan")}, "got beta=nan, expected 0 or more"),
@@ -19,7 +21,7 @@ from vaelib.recipes import RECIPES, TrainConfig
         ({"clip_norm": -1.0}, "got clip_norm=-1.0, expected 0 or more; 0 is none"),
         ({"ema": 1.0}, "got ema=1.0, expected 0 for none, or a decay below 1"),
         ({"likelihood": "laplace"}, "got likelihood='laplace', expected one of bernoulli, gaussian, optimal-gaussian"),
-        ({"schedule": "linear"}, "got schedule='linear', expected one of constant, cosine"),
+        ({"schedule": "linear"}, "got schedule='linear', expected one of constant, cosine, wsd"),
         ({"precision": "float16"}, "got precision='float16', expected one of auto, float32, bfloat16"),
     ],
 )
@@ -43,11 +45,27 @@ def test_beta_rises_in_equal_steps_and_stays():
 
 
 def test_a_cosine_schedule_falls_from_the_learning_rate_to_zero():
-    config = TrainConfig(learning_rate=0.8, schedule="cosine")
-    assert [config.learning_rate_at(progress) for progress in (0, 0.5, 1)] == pytest.approx([0.8, 0.4, 0])
-    assert config.learning_rate_at(0.25) == pytest.approx(0.4 * (1 + 2**-0.5))
+    config = TrainConfig(schedule="cosine")
+    assert [config.rate_factor(step, 100) for step in (0, 50, 100)] == pytest.approx([1, 0.5, 0])
+    assert config.rate_factor(25, 100) == pytest.approx(0.5 * (1 + 2**-0.5))
 
 
 def test_a_constant_schedule_stays():
-    config = TrainConfig(learning_rate=0.8)
-    assert [config.learning_rate_at(progress) for progress in (0, 0.5, 1)] == [0.8, 0.8, 0.8]
+    assert [TrainConfig().rate_factor(step, 100) for step in (0, 50, 100)] == [1, 1, 1]
+
+
+def test_warm_up_stable_decay():
+    config = TrainConfig(schedule="wsd", epochs=10)
+    assert [config.rate_factor(step, 1000) for step in (0, 4, 9, 500, 800)] == pytest.approx([0.1, 0.5, 1, 1, 1])
+    assert [config.rate_factor(step, 1000) for step in (850, 900, 999, 1000)] == pytest.approx([0.75, 0.5, 0.005, 0])
+    assert config.stable_epochs == 8
+    longer = [config.rate_factor(step, 2000) for step in range(801)]
+    assert [config.rate_factor(step, 1000) for step in range(801)] == longer, "until it falls, its length says nothing"
+
+
+@pytest.mark.parametrize("epochs, stable", [(1, 0), (4, 3), (5, 4), (7, 5), (30, 24)])
+def test_the_rate_is_at_its_highest_until_the_last_stable_epoch_ends(epochs, stable):
+    config = TrainConfig(schedule="wsd", epochs=epochs)
+    assert config.stable_epochs == stable
+    assert all(config.rate_factor(step, 100 * epochs) == 1 for step in range(9, 100 * stable))
+    assert config.rate_factor(100 * (stable + 1), 100 * epochs) < 1

@@ -143,9 +143,12 @@ def test_training_leaves_the_callers_random_numbers_alone(small):
 # -------------------------------------------------------------------------------------------------------- resume
 
 
-@pytest.mark.parametrize("kind", [VAE, DenseVAE])  # DenseVAE has dropout: more randomness to repeat
-def test_resume_from_disk_is_as_if_it_had_never_stopped(tmp_path, small, kind):
-    config, test = replace(QUICK, epochs=4), small.select(range(20))
+@pytest.mark.parametrize(
+    "kind, optimizer",
+    [(VAE, "adam"), (VAE, "muon"), (DenseVAE, "adam")],  # DenseVAE has dropout: more randomness to repeat
+)
+def test_resume_from_disk_is_as_if_it_had_never_stopped(tmp_path, small, kind, optimizer):
+    config, test = replace(QUICK, epochs=4, optimizer=optimizer), small.select(range(20))
     whole = train(network(kind), small, config, test=test)
 
     train(network(kind), small, replace(config, epochs=2), test=test, folder=tmp_path)
@@ -188,6 +191,22 @@ def test_resume_for_more_epochs_stretches_a_cosine_schedule(small):
     falling = [0.5 * (1 + math.cos(math.pi * progress)) for progress in (2 / 3 / 2, 5 / 3 / 2, 8 / 3 / 4, 11 / 3 / 4)]
     assert rates == pytest.approx([QUICK.learning_rate * part for part in falling])
     assert rates[0] > rates[2] > rates[1] > rates[3]
+
+
+@pytest.mark.parametrize("how", ["from disk", "in memory"])
+def test_a_longer_run_returns_to_before_the_rate_fell(tmp_path, small, how, capsys):
+    """Of five epochs the last lowers the rate, of ten the last two: the longer run goes on after the fourth."""
+    config = replace(QUICK, epochs=5, schedule="wsd", optimizer="muon")
+    long = replace(config, epochs=10)
+    whole = train(network(), small, long)
+    run = train(network(), small, config, folder=tmp_path)
+    if how == "from disk":
+        run = train(network(seed=99), small, long, folder=tmp_path, resume=True)
+    else:
+        run.resume(epochs=10)
+    assert "5 epochs are done; on from the 4 before the rate fell" in capsys.readouterr().out
+    assert losses(run.history) == losses(whole.history)
+    assert same_weights(run.vae, whole.vae)
 
 
 def test_a_run_that_is_stopped_in_any_step_stands_at_the_end_of_an_epoch(small):
@@ -440,10 +459,11 @@ from vaelib.recipes import TrainConfig
 from vaelib.training import train
 
 faces = load_faces("drawn-cartoon", size=32, count=256)
-for likelihood in ("bernoulli", "optimal-gaussian"):
+for likelihood, optimizer in (("bernoulli", "adam"), ("optimal-gaussian", "muon")):
     torch.manual_seed(0)
     vae = VAE(base_channels=4, latent_channels=8)
-    config = TrainConfig(epochs=2, batch_size=64, learning_rate=2e-3, likelihood=likelihood, precision="float32")
+    how = {"likelihood": likelihood, "optimizer": optimizer, "precision": "float32"}
+    config = TrainConfig(epochs=2, batch_size=64, learning_rate=2e-3, **how)
     run = train(vae, faces, config, test=faces.select(range(64)), folder=f"{sys.argv[1]}-{likelihood}")
     run.resume(epochs=4)
     weights = sum(value.double().sum().item() for value in run.vae.parameters())

@@ -19,7 +19,7 @@ from vaelib.storage import atomic_file, cache_folder
 # What `train` can be told, by a flag or in a file: these, with their defaults ("" where the help says it in words),
 # and every field of TrainConfig.
 RUN_SETTINGS = {
-    "recipe": ("anime-vae", "loss and optimiser; calibrated is ours: σ from each batch (default: anime-vae)"),
+    "recipe": ("anime-vae", "loss and optimiser; ours: muon, the fastest, and calibrated (default: anime-vae)"),
     "model": ("conv", "network: fully convolutional or dense latent (default: the recipe's own)"),
     "base_channels": (20, "width of the conv network (default: 20)"),
     "latent_channels": (128, "latent channels of the conv network (default: 128)"),
@@ -33,8 +33,10 @@ RUN_SETTINGS = {
 CONFIG_HELP = {
     "epochs": "passes over the faces",
     "batch_size": "faces per step",
+    "optimizer": "adam, or muon for the hidden layers and adam for the rest",
     "learning_rate": "Adam's step size",
-    "schedule": "of the learning rate: constant or cosine, which falls to 0",
+    "muon_rate": "Muon's step size",
+    "schedule": "of the step sizes: constant, cosine, which falls to 0, or wsd, which falls to 0 in the last fifth",
     "likelihood": "bernoulli, gaussian, or optimal-gaussian: its sigma follows from each batch",
     "sigma": "the gaussian's standard deviation, where pixels span 0 to 1",
     "beta": "weight of the rate; 1 is the ELBO",

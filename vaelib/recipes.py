@@ -3,25 +3,32 @@
 import math
 from dataclasses import dataclass
 
+WARM_UP_STEPS = 10  # in which the rates of a "wsd" schedule rise
+DECAY = 0.2  # the part of the run in which they fall
+
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train. The defaults are the published recipe of *Anime VAE*, in nats per image.
 
-    The loss is distortion + `beta` · rate, minimised by Adam over batches of `batch_size` faces, all processes
-    together. `likelihood` is "bernoulli", "gaussian" (`sigma` is its standard deviation on the [0, 1] pixel scale) or
-    "optimal-gaussian" (σ follows from each batch, in each process from its share). `schedule` is "constant", or
-    "cosine": the learning rate falls to 0 over the `epochs` along half a wave. Over the first `warmup` epochs β rises
-    from 0 in equal steps. `flip` mirrors half of the pictures, drawn anew each epoch. `clip_norm` above 0 bounds the
-    norm of the gradient. `ema` above 0, such as 0.999, keeps an exponential moving average of the weights, with a
-    shorter memory over the first steps, which is then what is tested (`run.model`). `precision` is "float32",
-    "bfloat16", or "auto": bfloat16 where the hardware computes in it. `compile` spends a minute on `torch.compile`
-    first (it needs a C++ compiler) to make each step faster.
+    The loss is distortion + `beta` · rate, minimised over batches of `batch_size` faces, all processes together.
+    `optimizer` is "adam", at `learning_rate`, or "muon": at `muon_rate` for the matrices of the hidden layers, and Adam
+    for all else. `schedule` of these rates is "constant"; "cosine": they fall to 0 over the `epochs` along half a wave;
+    or "wsd" (warm-up, stable, decay): they rise over ten steps, stay, and fall to 0 in the last fifth, so that a longer
+    run can go on from before the fall (Hu et al. 2024). `likelihood` is "bernoulli", "gaussian" (`sigma` is its
+    standard deviation on the [0, 1] pixel scale) or "optimal-gaussian" (σ follows from each batch, in each process from
+    its share). Over the first `warmup` epochs β rises from 0 in equal steps. `flip` mirrors half of the pictures, drawn
+    anew each epoch. `clip_norm` above 0 bounds the norm of the gradient. `ema` above 0, such as 0.999, keeps an
+    exponential moving average of the weights, with a shorter memory over the first steps, which is then what is tested
+    (`run.model`). `precision` is "float32", "bfloat16", or "auto": bfloat16 where the hardware computes in it.
+    `compile` spends a minute on `torch.compile` first (it needs a C++ compiler) to make each step faster.
     """
 
     epochs: int = 200
     batch_size: int = 256
+    optimizer: str = "adam"
     learning_rate: float = 5e-4
+    muon_rate: float = 6e-3
     schedule: str = "constant"
     likelihood: str = "bernoulli"
     sigma: float = 0.1
@@ -35,7 +42,7 @@ class TrainConfig:
     compile: bool = False
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "learning_rate", "sigma"):
+        for name in ("epochs", "batch_size", "learning_rate", "muon_rate", "sigma"):
             if not getattr(self, name) > 0:  # catches nan too
                 raise ValueError(f"got {name}={getattr(self, name)}, expected a positive number")
         for name, why in {"beta": "1 is the ELBO", "warmup": "in epochs", "clip_norm": "0 is none"}.items():
@@ -45,16 +52,25 @@ class TrainConfig:
             raise ValueError(f"got ema={self.ema}, expected 0 for none, or a decay below 1 such as 0.999")
         for name, choices in {
             "likelihood": ("bernoulli", "gaussian", "optimal-gaussian"),
-            "schedule": ("constant", "cosine"),
+            "optimizer": ("adam", "muon"),
+            "schedule": ("constant", "cosine", "wsd"),
             "precision": ("auto", "float32", "bfloat16"),
         }.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"got {name}={getattr(self, name)!r}, expected one of {', '.join(choices)}")
 
-    def learning_rate_at(self, progress: float) -> float:
-        """The learning rate when `progress` of the run is done: 0 at its start, 1 at its end."""
-        falling = 0.5 * (1 + math.cos(math.pi * progress))
-        return self.learning_rate * (falling if self.schedule == "cosine" else 1)
+    def rate_factor(self, step: int, steps: int) -> float:
+        """The part of the highest learning rate that applies in a step, counted from 0, of a run of `steps`."""
+        if self.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * step / steps))
+        if self.schedule == "wsd":
+            return min(1, (step + 1) / WARM_UP_STEPS, (steps - step) / (DECAY * steps))
+        return 1
+
+    @property
+    def stable_epochs(self) -> int:
+        """How many whole epochs are done before the rate of a "wsd" schedule falls."""
+        return int((1 - DECAY) * self.epochs + 1e-9)
 
     def beta_in(self, epoch: int) -> float:
         """β in an epoch, counted from 1: it rises during the warm-up."""
@@ -115,5 +131,14 @@ RECIPES = {
         likelihood="optimal-gaussian",
         beta=1.0,
         ema=0.999,
+    ),
+    "muon": TrainConfig(
+        epochs=30,
+        batch_size=128,
+        optimizer="muon",
+        learning_rate=1e-3,
+        schedule="wsd",
+        likelihood="optimal-gaussian",
+        beta=1.0,
     ),
 }

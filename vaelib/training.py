@@ -7,6 +7,7 @@ torchrun --nproc-per-node 4 -m vaelib train anime        # the same on four GPUs
 
 import json
 import math
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -28,10 +29,12 @@ from vaelib.faces import Faces, to_float
 from vaelib.losses import bernoulli_nll, gaussian_nll, kl_divergence, optimal_gaussian_nll
 from vaelib.metrics import psnr
 from vaelib.model import inference
+from vaelib.muon import Muon
 from vaelib.recipes import TrainConfig
 from vaelib.storage import atomic_file
 
 CHECKPOINT = "checkpoint.safetensors"
+STABLE = "stable.safetensors"  # the last state before a "wsd" schedule's rate falls: a longer run goes on from here
 CHECK_EVERY = 50  # steps between two looks at whether the loss still is a number
 
 
@@ -80,7 +83,7 @@ class TrainingRun:
         self.device = find_device(self.device or self.accelerator.device)
         self._check_input()
         self.vae.to(memory_format=torch.channels_last)  # the layout that convolutions are fastest in
-        self.optimizer = torch.optim.Adam(self.vae.parameters(), lr=self.config.learning_rate, fused=True)
+        self.optimizer = _optimizer(self.vae, self.config)
         self.dtype = _compute_dtype(self.config.precision, self.device)
         self.loss_terms = torch.compile(loss_terms) if self.config.compile else loss_terms
         self.average = AveragedModel(self.vae, use_buffers=True) if self.config.ema else None
@@ -92,10 +95,12 @@ class TrainingRun:
     def resume(self, epochs: int | None = None) -> "TrainingRun":
         """Train until `epochs` epochs (default: the config's) are done in all, and save after each. Returns itself.
 
-        Another number of `epochs` than before stretches a cosine schedule anew: the learning rate goes on from where a
-        run of that length would be. So a run that is done, its rate at 0, starts again with a higher one.
+        With more `epochs` than before, a "wsd" schedule whose rate has begun to fall returns to the last state before
+        that, kept in the folder: the run is then, bit for bit, one that was that long from its beginning. A cosine is
+        stretched: the rate of a run that is done, at 0, rises again.
         """
         if epochs is not None:
+            self._return_to_stable(epochs)
             self.config = replace(self.config, epochs=epochs)
         try:
             with self._tracking(), self._on_device():
@@ -198,9 +203,7 @@ class TrainingRun:
                 x = _take(images, rows[process :: self.processes], self.device)
                 if self.config.flip:
                     x = _flip_half(x)
-                progress = (epoch - 1 + step / len(batches)) / self.config.epochs
-                for group in self.optimizer.param_groups:
-                    group["lr"] = self.config.learning_rate_at(progress)
+                self._set_rate((epoch - 1) * len(batches) + step, self.config.epochs * len(batches))
                 terms[step] = self._step(network, x, beta)
                 bar.update()
                 if step % CHECK_EVERY == CHECK_EVERY - 1:
@@ -216,6 +219,10 @@ class TrainingRun:
             "rate": rate,
             "faces_per_second": sum(map(len, batches)) / (time.perf_counter() - started),
         }
+
+    def _set_rate(self, step: int, steps: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * self.config.rate_factor(step, steps)
 
     def _step(self, network: nn.Module, x: Tensor, beta: float) -> Tensor:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
@@ -291,13 +298,39 @@ class TrainingRun:
         metadata = {"history": json.dumps(self.history), "config": json.dumps(asdict(self.config))}
         with atomic_file(self.folder / CHECKPOINT) as part:
             save_file({key: value.contiguous() for key, value in self._state().items()}, part, metadata)
+        if self.config.schedule == "wsd" and len(self.history) == self.config.stable_epochs:
+            with atomic_file(self.folder / STABLE) as part:
+                shutil.copyfile(self.folder / CHECKPOINT, part)
         with atomic_file(self.folder / "history.json") as part:
             part.write_text(json.dumps(self.history, indent=1))
+
+    def _return_to_stable(self, epochs: int) -> None:
+        """Where `epochs`, more than before, come too late for a rate that falls: take that back."""
+        falling = self.config.schedule == "wsd" and len(self.history) > self.config.stable_epochs
+        if falling and epochs > self.config.epochs and self.folder and (self.folder / STABLE).exists():
+            done = len(self.history)
+            self._read(self.folder / STABLE)
+            tqdm.write(f"{done} epochs are done; on from the {len(self.history)} before the rate fell")
 
     def _load(self) -> None:
         path = self.folder / CHECKPOINT
         if not path.exists():
             raise FileNotFoundError(f"no {CHECKPOINT} in {self.folder}: nothing to resume. Train without resume first.")
+        now = self.config
+        before = self._read(path)
+        changed = [
+            f"{name} {before.get(name)} -> {value}"
+            for name, value in asdict(now).items()
+            if name not in ("epochs", "compile") and before.get(name, value) != value
+        ]
+        if changed:
+            warnings.warn(f"going on with other settings than before: {', '.join(changed)}", stacklevel=3)
+        self.config = replace(now, epochs=before["epochs"])
+        self._return_to_stable(now.epochs)
+        self.config = now
+
+    def _read(self, path: Path) -> dict:
+        """Stand where the checkpoint at `path` was written. Returns the config of then."""
         try:
             with safe_open(path, "pt", device=str(self.device)) as file:
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -313,14 +346,7 @@ class TrainingRun:
                 "a run with or without ema"
             ) from error
         self.history = json.loads(metadata["history"])
-        before = json.loads(metadata["config"])
-        changed = [
-            f"{name} {before.get(name)} -> {value}"
-            for name, value in asdict(self.config).items()
-            if name not in ("epochs", "compile") and before.get(name) != value
-        ]
-        if changed:
-            warnings.warn(f"going on with other settings than before: {', '.join(changed)}", stacklevel=3)
+        return json.loads(metadata["config"])
 
 
 def train(
@@ -448,6 +474,17 @@ def set_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Tenso
             value = value.to(memory_format=torch.channels_last)
         moments.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+
+
+def _optimizer(vae: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """The config's optimiser; each parameter group keeps its highest rate as "initial_lr", as torch's schedules do."""
+    if config.optimizer == "muon":
+        optimizer = Muon(vae, config.muon_rate, config.learning_rate)
+    else:
+        optimizer = torch.optim.Adam(vae.parameters(), lr=config.learning_rate, fused=True)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
 
 
 def part_of(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
