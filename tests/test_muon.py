@@ -26,7 +26,7 @@ def update(network: nn.Module, optimizer: torch.optim.Optimizer, name: str) -> t
     return weight.detach() - before
 
 
-@pytest.mark.parametrize("shape", [(8, 40), (40, 8), (16, 16)])
+@pytest.mark.parametrize("shape", [(8, 40), (40, 8)])
 def test_a_matrix_keeps_its_directions_and_loses_its_lengths(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
