@@ -1,9 +1,9 @@
 """Muon: an optimiser that turns each weight matrix by the same amount in all its directions.
 
-    optimizer = Muon(vae, muon_rate=6e-3, learning_rate=1e-3)
+    Muon(vae, muon_rate=6e-3, learning_rate=1e-3)
 
 A gradient pushes a matrix hard in few directions and hardly in the others. Muon keeps the directions U, Vᵀ of its
-momentum UΣVᵀ and sets all Σ to 1. Source: Jordan et al. 2024, Muon: an optimizer for hidden layers in neural networks;
+momentum UΣVᵀ and sets all Σ to 1. Source: Jordan et al. 2024, Muon, for hidden layers in neural networks;
 the common size of the steps is that of Liu et al. 2025, Muon is scalable for LLM training.
 """
 

@@ -134,7 +134,7 @@ RECIPES = {
     ),
     "muon": TrainConfig(
         epochs=30,
-        batch_size=128,
+        batch_size=64,
         optimizer="muon",
         learning_rate=1e-3,
         schedule="wsd",

@@ -27,6 +27,7 @@ from vaelib.training import train
 
 CALIBRATED = RECIPES["calibrated"]
 PUBLISHED = RECIPES["anime-vae"]
+MUON = RECIPES["muon"]
 WAYS = {
     "published, Anime VAE": PUBLISHED,
     "published, but in our batches and steps": replace(PUBLISHED, learning_rate=1e-3, batch_size=32, schedule="cosine"),
@@ -41,6 +42,16 @@ WAYS = {
     "calibrated, but β 0.3": replace(CALIBRATED, beta=0.3),
     "calibrated, but β 3": replace(CALIBRATED, beta=3.0),
     "calibrated, but β 10": replace(CALIBRATED, beta=10.0),
+    "muon": MUON,
+    "muon, but Adam": replace(MUON, optimizer="adam"),
+    "muon, but a cosine": replace(MUON, schedule="cosine"),
+    "muon, but batches of 32": replace(MUON, batch_size=32),
+    "muon, but batches of 128": replace(MUON, batch_size=128),
+    "muon, but batches of 256": replace(MUON, batch_size=256),
+    "muon, but half the rate": replace(MUON, muon_rate=MUON.muon_rate / 2),
+    "muon, but twice the rate": replace(MUON, muon_rate=MUON.muon_rate * 2),
+    "muon, but an average of the weights": replace(MUON, ema=0.999),
+    "muon, but β 0.5": replace(MUON, beta=0.5),
 }
 
 
