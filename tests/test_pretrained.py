@@ -1,4 +1,5 @@
 import copy
+import hashlib
 import json
 import socket
 from dataclasses import replace
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from vaelib import pretrained
 from vaelib.faces import Faces
@@ -110,7 +112,7 @@ def test_a_sharpened_decoder_shares_all_else_with_the_bundle_it_comes_from(tmp_p
         sharp.vae.decoder.head.weight.mul_(1.5)
     loaded = load_pretrained(sharp.save_decoder(tmp_path, "drawn-anime"))
     assert {path.name for path in tmp_path.iterdir()} == {"card.json", "decoder-int8.safetensors"}
-    assert loaded.card == sharp.card | {"base": "drawn-anime"}
+    assert loaded.card == sharp.card, "the card tells of the model, not of how it is stored"
     torch.testing.assert_close(loaded.axes.directions, base.axes.directions)
     assert list(loaded.priors) == list(base.priors)
     z = base.priors["flow"].sample(4, torch.Generator().manual_seed(0))
@@ -122,6 +124,34 @@ def test_a_sharpened_decoder_shares_all_else_with_the_bundle_it_comes_from(tmp_p
         sharp.vae.encoder.head.bias.add_(1)
     with pytest.raises(ValueError, match="another encoder than 'drawn-anime'"):
         sharp.save_decoder(tmp_path, "drawn-anime")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
+def test_a_sharpened_bundle_that_is_saved_whole_opens(tmp_path, dtype):
+    sharp = load_pretrained("drawn-anime-sharp")
+    loaded = load_pretrained(sharp.save(tmp_path, dtype))
+    assert loaded.card == sharp.card
+    z = sharp.priors["flow"].sample(2, torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded.vae.decode(z), sharp.vae.decode(z), atol=0.01, rtol=0)
+
+
+def test_one_whose_card_names_a_base_beside_a_whole_model_opens_too(tmp_path):
+    """As an earlier version wrote it."""
+    sharp = load_pretrained("drawn-anime-sharp")
+    replace(sharp, card=sharp.card | {"base": "drawn-anime"}).save(tmp_path)
+    assert json.loads((tmp_path / "card.json").read_text())["base"] == "drawn-anime"
+    loaded = load_pretrained(tmp_path)
+    assert torch.equal(loaded.vae.decoder.head.weight, sharp.vae.decoder.head.weight)
+
+
+def test_a_decoder_on_a_base_that_does_not_ship(tmp_path):
+    base = load_pretrained("drawn-anime")
+    base.save_decoder(tmp_path, "drawn-anime")
+    card = json.loads((tmp_path / "card.json").read_text())
+    (tmp_path / "card.json").write_text(json.dumps(card | {"base": str(tmp_path)}))  # itself: no end of opening
+    with pytest.raises(ValueError, match=r"damaged \(it stands on .*, expected a bundle that ships"):
+        load_pretrained(tmp_path)
 
 
 def test_attributes_come_from_labels_and_travel_with_the_bundle(tmp_path, bundle, tiny_vae, faces):
@@ -189,6 +219,75 @@ def test_damaged_files(tmp_path, bundle, file, damage):
     with pytest.raises(
         FileNotFoundError if no_card else ValueError, match="no bundle called" if no_card else "damaged"
     ):
+        load_pretrained(tmp_path)
+
+
+def change(folder: Path, file: str, **tensors: torch.Tensor) -> None:
+    """Put other tensors into a bundle's file, in a way that its digests agree with."""
+    save_file(load_file(folder / file) | tensors, folder / file)
+    card = json.loads((folder / "card.json").read_text())
+    card["sha256"][file] = hashlib.sha256((folder / file).read_bytes()).hexdigest()
+    (folder / "card.json").write_text(json.dumps(card))
+
+
+def names(text: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    "file, tensors, message",
+    [
+        ("axes", {"mean": torch.zeros(3, 2, 2)}, "axes: mean: got float32 \\(3, 2, 2\\)"),
+        ("axes", {"mean": torch.zeros(8, 2, 2, dtype=torch.complex64)}, "axes: mean: got complex64"),
+        ("axes", {"scales": torch.ones(12, dtype=torch.bool)}, "axes: scales: got bool"),
+        ("axes", {"scales": torch.full((12,), torch.nan)}, "axes: scales: .* 12 of its numbers not finite"),
+        ("axes", {"more": torch.zeros(1)}, "more"),
+        ("attributes", {"names": names("[1, 2]")}, "its names are \\(1, 2\\), expected different texts"),
+        ("attributes", {"names": names('["a", "a"]')}, "expected different texts"),
+        ("attributes", {"names": names("null")}, "holds no named axes"),
+        ("attributes", {"names": names('{"a": 1}')}, "directions: got"),
+        ("priors", {"gaussian.mean": torch.zeros(9, 2, 2)}, "gaussian.factor: got float32 .* \\(36, 36\\)"),
+        ("priors", {"mixture.weights": torch.ones(2)}, "mixture.weights: got float32 \\(2,\\)"),
+        ("priors", {"mixture.weights": torch.full((1,), -1.0)}, "weights that add to -1"),
+        ("priors", {"flow.spread": torch.zeros(32)}, "flow.spread: got numbers that are not above 0"),
+        ("priors", {"flow.center": torch.zeros(31)}, "flow.center: got"),
+        ("model", {"decoder.head.bias": torch.tensor([0, 0, torch.inf])}, "decoder.head.bias holds numbers"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(tmp_path, tiny_vae, faces, file, tensors, message):
+    make_bundle(tiny_vae, faces, {}, flow_steps=3).save(tmp_path)
+    change(tmp_path, f"{file}.safetensors", **tensors)
+    with pytest.raises(ValueError, match=f"is damaged.*{message}"):
+        load_pretrained(tmp_path)
+
+
+def test_scales_of_another_rank(tmp_path, bundle):
+    bundle.save(tmp_path, torch.int8)
+    change(tmp_path, "model-int8.safetensors", **{"decoder.head.weight.scale": torch.ones(3, 1)})
+    with pytest.raises(ValueError, match=r"decoder.head.weight.scale: got float32 \(3, 1\)"):
+        load_pretrained(tmp_path)
+
+
+def test_float64_is_taken_as_float32(tmp_path, bundle):
+    bundle.save(tmp_path)
+    change(tmp_path, "axes.safetensors", scales=bundle.axes.scales.double())
+    assert load_pretrained(tmp_path).axes.scales.dtype == torch.float32
+
+
+def test_a_list_of_tensors_beyond_reason_is_not_read(tmp_path, bundle):
+    path = bundle.save(tmp_path) / "axes.safetensors"
+    header = b"{" + b" " * 20_000_000 + b"}"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    change_digest = json.loads((tmp_path / "card.json").read_text())
+    change_digest["sha256"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (tmp_path / "card.json").write_text(json.dumps(change_digest))
+    with pytest.raises(ValueError, match="lists its tensors in 20,000,002 bytes, expected at most 8,000,000"):
+        load_pretrained(tmp_path)
+
+
+def test_a_card_beyond_reason_is_not_read(tmp_path, bundle):
+    (bundle.save(tmp_path) / "card.json").write_text(" " * 5_000_000)
+    with pytest.raises(ValueError, match=r"card.json is larger than 4,000,000 bytes"):
         load_pretrained(tmp_path)
 
 

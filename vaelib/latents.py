@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vaelib.faces import Faces
 from vaelib.model import Posterior, inference
-from vaelib.storage import atomic_file
+from vaelib.storage import atomic_file, check_header, checked_tensor
 
 
 def encode_faces(vae: nn.Module, faces: Faces, batch_size: int = 256) -> Posterior:
@@ -73,7 +73,7 @@ def fit_pca(latents: Tensor, count: int = 12) -> PCAAxes:
         mean=torch.from_numpy(pca.mean_).float().reshape(shape),
         directions=(directions * largest.sign()).float().contiguous().reshape(count, *shape),
         scales=torch.from_numpy(pca.explained_variance_).sqrt().float(),
-        explained=torch.from_numpy(pca.explained_variance_ratio_).float(),
+        explained=torch.from_numpy(pca.explained_variance_ratio_).float().nan_to_num(),  # 0 of no variance is 0
     )
 
 
@@ -129,11 +129,13 @@ class NamedAxes:
         """From what `save` wrote, or its bytes. `FileNotFoundError`, or `ValueError` for another or a damaged file."""
         content, title = (file, "the file") if isinstance(file, bytes) else (Path(file).read_bytes(), file)
         try:
+            check_header(content, title)
             tensors = safetensors.torch.load(content)
-            names = tuple(json.loads(bytes(tensors["names"].tolist())))
-            axes = cls(names, tensors["directions"], tensors["scales"])
-            if not len(names) == len(axes.directions) == len(axes.scales) > 0:
-                raise ValueError(f"{len(names)} names for {len(axes.directions)} directions")
+            names, directions = tuple(json.loads(bytes(tensors["names"].tolist()))), tensors["directions"]
+            if not (names and all(isinstance(name, str) and name for name in names) and len({*names}) == len(names)):
+                raise ValueError(f"its names are {names}, expected different texts")
+            directions = checked_tensor("directions", directions, (len(names), *directions.shape[1:]))
+            axes = cls(names, directions, checked_tensor("scales", tensors["scales"], (len(names),)))
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{title} holds no named axes ({error}): give what NamedAxes.save wrote") from error
         return axes

@@ -10,22 +10,22 @@ import json
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vaelib.faces import Faces
 from vaelib.latents import NamedAxes, PCAAxes, encode_faces, fit_attributes, fit_pca, labels_of
 from vaelib.model import VAE, DenseVAE
 from vaelib.priors import FittedPrior, Prior, fit_priors, priors_from_tensors, priors_to_tensors, published_priors
-from vaelib.storage import atomic_file
+from vaelib.storage import atomic_file, checked_tensor, expand, read_tensors, read_text, unfinished
 
 SHIPPED = Path(__file__).parent / "weights"
 MODELS = {"VAE": VAE, "DenseVAE": DenseVAE}
 FILES = [f"{name}.safetensors" for name in ("model", "model-int8", "decoder-int8", "axes", "attributes", "priors")]
+STORED = ("sha256", "base")  # keys of a card.json that say how a bundle is stored, and nothing of the model
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Bundle:
             save_file(_to_int8(self.vae.decoder.state_dict()), path)
         digests = {"decoder-int8.safetensors": _sha256(folder / "decoder-int8.safetensors")}
         with atomic_file(folder / "card.json") as path:
-            path.write_text(json.dumps(self.card | {"base": base, "sha256": digests}, indent=1) + "\n")
+            path.write_text(json.dumps(self.card | {"base": base, "sha256": digests}, indent=1, allow_nan=False) + "\n")
         return folder
 
     def save(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
@@ -78,7 +78,7 @@ class Bundle:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".part-", dir=folder) as part:  # each file gets its final name when complete
+        with unfinished(folder) as part:  # each file gets its final name when complete
             vae = copy.deepcopy(self.vae).to(memory_format=torch.contiguous_format)
             vae.to(dtype if dtype.is_floating_point else torch.float32).save_pretrained(part)
             if dtype == torch.int8:
@@ -91,7 +91,7 @@ class Bundle:
                 save_file(priors_to_tensors(self.fitted), Path(part, "priors.safetensors"))
             files = sorted(path for path in Path(part).iterdir() if path.suffix == ".safetensors")
             card = self.card | {"sha256": {path.name: _sha256(path) for path in files}}
-            Path(part, "card.json").write_text(json.dumps(card, indent=1) + "\n")
+            Path(part, "card.json").write_text(json.dumps(card, indent=1, allow_nan=False) + "\n")
             for name in ("config.json", *(path.name for path in files), "card.json"):
                 with atomic_file(folder / name) as path:  # the card last: it says that a bundle is there
                     os.replace(Path(part, name), path)
@@ -121,37 +121,64 @@ def make_bundle(vae: nn.Module, faces: Faces, card: dict, axes: int = 12, flow_s
 def load_pretrained(name: str | Path) -> Bundle:
     """Load a bundle that ships with the package, by name, or one from a folder. Works offline.
 
-    Every file is compared with the digest that the card keeps of it. Raises `FileNotFoundError` for an unknown name or
-    a folder without a bundle, `ValueError` for damaged files.
+    Every file is compared with the digest that the card keeps of it, and every tensor with what it should be. Raises
+    `FileNotFoundError` for an unknown name or a folder without a bundle, `ValueError` for damaged files.
     """
-    folder = SHIPPED / name if str(name) in shipped() else Path(name).expanduser()
+    folder = SHIPPED / name if str(name) in shipped() else expand(name)
     if not (folder / "card.json").exists():
         raise FileNotFoundError(
             f"no bundle called {str(name)!r}: those that ship are {', '.join(shipped())}. "
             "Or give the folder that `python -m vaelib train` wrote; it holds a card.json."
         )
     try:
-        card = json.loads((folder / "card.json").read_text())
-        digests = card.pop("sha256")
-        for name, digest in digests.items():
-            if _sha256(folder / name) != digest:
-                raise ValueError(f"{name} is not what was saved")
-        if "base" in card:
-            base = load_pretrained(card["base"])
-            base.vae.decoder.load_state_dict(_from_int8(load_file(folder / "decoder-int8.safetensors")))
-            return replace(base, card=card)
-        vae = MODELS[card["model"]](**json.loads((folder / "config.json").read_text()))
-        if "model-int8.safetensors" in digests:
-            vae.load_state_dict(_from_int8(load_file(folder / "model-int8.safetensors")))
-        else:
-            vae.load_state_dict(load_file(folder / "model.safetensors"))
-        axes = PCAAxes(**load_file(folder / "axes.safetensors"))
-        has_priors, has_attributes = (f"{name}.safetensors" in digests for name in ("priors", "attributes"))
-        fitted = priors_from_tensors(load_file(folder / "priors.safetensors")) if has_priors else {}
-        attributes = NamedAxes.load(folder / "attributes.safetensors") if has_attributes else None
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        card = json.loads(read_text(folder / "card.json"))
+        stored = {key: card.pop(key) for key in STORED if key in card}
+        for file, digest in stored["sha256"].items():
+            if _sha256(folder / file) != digest:
+                raise ValueError(f"{file} is not what was saved")
+        if "decoder-int8.safetensors" in stored["sha256"]:
+            return _on_base(folder, card, stored["base"])
+        return _read_whole(folder, card, stored["sha256"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"the bundle in {folder} is damaged ({error}): install or train it again") from error
+
+
+def _on_base(folder: Path, card: dict, base: str) -> Bundle:
+    """What `save_decoder` wrote: all but the decoder is that of `base`, which ships."""
+    if base not in shipped():
+        raise ValueError(f"it stands on {base!r}, expected a bundle that ships")
+    bundle = load_pretrained(base)
+    _load_weights(bundle.vae.decoder, _from_int8(read_tensors(folder / "decoder-int8.safetensors")))
+    return replace(bundle, card=card)
+
+
+def _read_whole(folder: Path, card: dict, files: dict[str, str]) -> Bundle:
+    """What `save` wrote; `files` are its safetensors files, with their digests."""
+    vae = MODELS[card["model"]](**json.loads(read_text(folder / "config.json")))
+    shape = vae.latent_shape(card["image_size"])
+    if "model-int8.safetensors" in files:
+        _load_weights(vae, _from_int8(read_tensors(folder / "model-int8.safetensors")))
+    else:
+        _load_weights(vae, read_tensors(folder / "model.safetensors"))
+    axes = PCAAxes(**read_tensors(folder / "axes.safetensors"))
+    count = len(axes.directions)
+    shapes = {"mean": shape, "directions": (count, *shape), "scales": (count,), "explained": (count,)}
+    axes = PCAAxes(**{name: checked_tensor(f"axes: {name}", vars(axes)[name], shapes[name]) for name in shapes})
+    attributes, fitted = None, {}
+    if "attributes.safetensors" in files:
+        attributes = NamedAxes.load(folder / "attributes.safetensors")
+        checked_tensor("attributes: directions", attributes.directions, (len(attributes), *shape))
+    if "priors.safetensors" in files:
+        fitted = priors_from_tensors(read_tensors(folder / "priors.safetensors"))
+        checked_tensor("priors: gaussian.mean", fitted["gaussian"].mean, shape)
     return Bundle(vae.eval(), axes, card, fitted, attributes)
+
+
+def _load_weights(network: nn.Module, weights: dict[str, Tensor]) -> None:
+    for name, value in weights.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+    network.load_state_dict(weights)
 
 
 def shipped() -> list[str]:
@@ -174,6 +201,8 @@ def _to_int8(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _from_int8(stored: dict[str, Tensor]) -> dict[str, Tensor]:
     scales = {name.removesuffix(".scale"): value for name, value in stored.items() if name.endswith(".scale")}
     state = {name: value for name, value in stored.items() if not name.endswith(".scale")}
+    for name, scale in scales.items():
+        checked_tensor(f"{name}.scale", scale, (len(state[name]),))
     return state | {name: state[name] * _like(state[name], scale) for name, scale in scales.items()}
 
 

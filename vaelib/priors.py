@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from tqdm.auto import trange
 
 from vaelib.model import Posterior
+from vaelib.storage import checked_tensor
 
 FREQUENCIES = 16  # of the sines and cosines by which the flow's network knows the time
 
@@ -348,19 +349,34 @@ def priors_from_tensors(tensors: dict[str, Tensor]) -> dict[str, FittedPrior]:
     try:
         for name, tensor in tensors.items():
             kind, _, field = name.partition(".")
-            parts[kind][field] = tensor.float()
+            parts[kind][field] = checked_tensor(name, tensor, tensor.shape)
         gaussian = GaussianPrior(**parts["gaussian"])
+        latents = gaussian.mean.numel()
+        checked_tensor("gaussian.factor", gaussian.factor, (latents, latents))
         priors = {"gaussian": gaussian}
         if parts["mixture"]:
-            priors["mixture"] = MixturePrior(gaussian, **parts["mixture"])
+            mixture = MixturePrior(gaussian, **parts["mixture"])
+            count, main = mixture.means.shape
+            checked_tensor("mixture.weights", mixture.weights, (count,))
+            checked_tensor("mixture.factors", mixture.factors, (count, main, main))
+            if main > latents or mixture.weights.min() < 0 or not abs(mixture.weights.sum() - 1) < 0.01:
+                raise ValueError(
+                    f"mixture: got {main} coordinates of {latents}, weights that add to "
+                    f"{mixture.weights.sum():.3g}, expected 1 and none below 0"
+                )
+            priors["mixture"] = mixture
         if weights := parts["flow"]:
             depth = sum(name.endswith("mlp.0.weight") for name in weights)
+            for name in ("signal", "center", "spread"):
+                checked_tensor(f"flow.{name}", weights[name], (latents,))
+            if not weights["spread"].min() > 0:
+                raise ValueError("flow.spread: got numbers that are not above 0")
             network = VelocityField(weights["signal"], len(weights["read.weight"]), depth)
             network.load_state_dict(weights)
             priors["flow"] = FlowPrior(gaussian, network.requires_grad_(False))
         for prior in priors.values():
             prior.sample(1, torch.Generator())  # sizes that do not fit together show here, not in the reader's hands
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"the stored priors are damaged ({error!r}): fit and store them again") from error
     return priors
 
