@@ -8,20 +8,20 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save, save_file
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vaelib.faces import Faces, load_faces
 from vaelib.losses import bernoulli_nll, kl_divergence
 from vaelib.metrics import evaluate
-from vaelib.model import VAE, DenseVAE
+from vaelib.model import VAE, DenseVAE, memory_format
 from vaelib.recipes import TrainConfig
 from vaelib.training import CHECKPOINT, TrainingRun, _batches, _flip_half, _take, find_device, loss_terms, train
 
@@ -51,7 +51,8 @@ def losses(history: list[dict]) -> list[dict]:
 
 
 def files(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+    """What is in a folder, without the lock that holds no data."""
+    return {path.name for path in folder.iterdir()} - {".lock"}
 
 
 # ------------------------------------------------------------------------------------------------------ learning
@@ -245,7 +246,7 @@ def test_a_stop_says_where_to_go_on_from(tmp_path, small):
         train(network(), small, QUICK, folder=tmp_path, on_epoch=press_stop)
     saved = tmp_path / CHECKPOINT
     assert stop.value.__notes__ == [
-        f"1 of 2 epochs are done. The last good state is in {saved}: resume=True goes on from it."
+        f"1 of 2 epochs are done. The last good state is in {saved}: resume=True (--resume) goes on from it."
     ]
 
 
@@ -277,7 +278,7 @@ def test_a_notebook_cell_that_is_stopped_at_random_goes_on_when_run_again():
         output.append(message["content"].get("text") or " ".join(message["content"].get("traceback", [])))
 
     def execute(cell):
-        return client.execute_interactive(textwrap.dedent(CELLS[cell]), output_hook=listen, timeout=120)["content"]
+        return client.execute_interactive(textwrap.dedent(CELLS[cell]), output_hook=listen, timeout=600)["content"]
 
     kernel, client = manager.start_new_kernel()
     try:
@@ -523,11 +524,9 @@ def test_two_processes_learn_as_one_does(tmp_path):
 
 def test_one_of_two_processes_diverges_and_both_end(tmp_path):
     """Process 1 sees it in step 2 and stops; process 0 waits for it in step 3, until the launcher ends it."""
-    started = time.monotonic()
     done = start_processes(2, tmp_path, ONE_OF_TWO_DIVERGES)
     assert done.returncode != 0
     assert "training diverged in epoch 1, step 2: distortion nan" in done.stderr
-    assert time.monotonic() - started < 60
 
 
 def test_a_batch_that_the_processes_cannot_share(tmp_path):
@@ -661,7 +660,7 @@ def test_an_explosion_in_the_first_epoch_promises_no_checkpoint(tmp_path, small)
     with pytest.raises(FloatingPointError, match="in epoch 1") as error:
         train(vae, small, replace(QUICK, learning_rate=math.inf), folder=tmp_path)
     assert same_weights(vae, network()), "the weights are those before the epoch"
-    assert "last good state" not in str(error.value)
+    assert "Nothing was saved yet: the same call begins anew." in str(error.value)
     assert files(tmp_path) == set()
 
 
@@ -671,6 +670,131 @@ def test_weights_that_the_last_step_ruined_are_not_saved(tmp_path, small):
     with pytest.raises(FloatingPointError, match="training diverged in epoch 1"):
         train(network(), small, config, folder=tmp_path)
     assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 1732598400123456789, 2**64 + 5])
+def test_any_whole_number_is_a_seed(small, seed):
+    first, second = (train(network(), small, replace(QUICK, epochs=1, seed=seed), test=small) for _ in range(2))
+    assert same_weights(first.vae, second.vae)
+
+
+def test_a_model_that_is_ruined_in_evaluation_is_not_trained(tmp_path, session_cache):
+    """Batch norm hides it in training: the averages that it keeps make log-variances overflow."""
+    torch.manual_seed(0)
+    faces, test = load_faces("drawn-anime", 32, 120).split()
+    config = replace(QUICK, epochs=1, batch_size=32, flip=False, learning_rate=0.1)
+    vae = VAE(base_channels=4, latent_channels=8)
+    with pytest.raises(FloatingPointError, match=r"diverged in epoch 1: held-out distortion .*A smaller learning_rate"):
+        train(vae, faces, config, test=test, folder=tmp_path)
+    assert files(tmp_path) == set()
+
+
+def test_what_is_saved_is_json_that_everybody_reads(tmp_path, small):
+    def forbid(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    train(network(), small, QUICK, test=small, folder=tmp_path)
+    assert len(json.loads((tmp_path / "history.json").read_text(), parse_constant=forbid)) == 2
+
+
+@pytest.mark.parametrize("sigma", [0.002, 0.001])
+def test_a_small_sigma_is_no_divergence(small, sigma):
+    config = replace(QUICK, epochs=1, likelihood="gaussian", sigma=sigma, learning_rate=1e-7, clip_norm=1000)
+    assert math.isfinite(train(network(), small, config).history[0]["loss"])
+
+
+def test_a_sigma_beyond_all_numbers_is_named(small):
+    config = replace(QUICK, epochs=1, likelihood="gaussian", sigma=1e-20)
+    with pytest.raises(FloatingPointError, match=r"epoch 1, step 1: .*Nothing was learned by then.*sigma=1e-20 may be"):
+        train(network(), small, config)
+
+
+# ----------------------------------------------------------------------------------------------- whose faces, layout
+
+
+def other_faces(small: Faces) -> dict[str, tuple[Faces, Faces | None]]:
+    """Training and test faces that a run on rows 0 to 29, tested on 30 to 39, must not go on with."""
+    return {
+        "train and test exchanged": (small.select(range(30, 40)), small.select(range(30))),
+        "a grown set": (small.select(range(45)), small.select(range(45, 50))),
+        "another split": (small.select(range(5, 35)), small.select(range(5))),
+        "another order": (small.select([*range(1, 30), 0]), small.select(range(30, 40))),
+        "another style": (load_faces("drawn-anime", 32, 30), None),
+        "another size": (load_faces("drawn-cartoon", 64, 30), None),
+    }
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["train and test exchanged", "a grown set", "another split", "another order", "another style", "another size"],
+)
+def test_a_run_goes_on_with_no_other_faces(tmp_path, small, what):
+    train(network(), small.select(range(30)), QUICK, test=small.select(range(30, 40)), folder=tmp_path)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    faces, test = other_faces(small)[what]
+    with pytest.raises(ValueError, match="was trained on 30 drawn-cartoon faces of 32 pixels, and these are"):
+        train(network(), faces, replace(QUICK, epochs=4), test=test, folder=tmp_path, resume=True)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_a_checkpoint_that_does_not_know_its_faces_goes_on_with_a_warning(tmp_path, small):
+    """As an earlier version wrote it."""
+    train(network(), small, replace(QUICK, epochs=1), folder=tmp_path)
+    with safe_open(tmp_path / CHECKPOINT, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = {name: text for name, text in file.metadata().items() if name != "faces"}
+    save_file(tensors, tmp_path / CHECKPOINT, metadata)
+    with pytest.warns(UserWarning, match="does not say which faces it was trained on"):
+        assert len(train(network(), small, QUICK, folder=tmp_path, resume=True).history) == 2
+
+
+def test_one_run_in_one_folder(tmp_path, small):
+    """A second process holds the folder: nothing is read or written before that is known."""
+    code = f"""
+import sys
+from vaelib.faces import load_faces
+from vaelib.model import VAE
+from vaelib.recipes import TrainConfig
+from vaelib.training import TrainingRun
+from pathlib import Path
+vae, faces = VAE(base_channels=4, latent_channels=8), load_faces("drawn-cartoon", 32, 50)
+run = TrainingRun(vae, faces, TrainConfig(), folder=Path({str(tmp_path)!r}))
+with run.alone():
+    print("alone", flush=True)
+    sys.stdin.read()
+"""
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "alone\n"
+    for resume in (False, True):
+        with pytest.raises(ValueError, match=r"another process trains in .* at this moment: wait until it ends, or"):
+            train(network(), small, QUICK, folder=tmp_path, resume=resume)
+    assert files(tmp_path) == set()
+    other.communicate()
+    assert len(train(network(), small, QUICK, folder=tmp_path).history) == 2
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_network_comes_back_in_the_layout_it_came_in(small, layout):
+    vae = network().to(memory_format=layout)
+    run = train(vae, small, replace(QUICK, ema=0.9))
+    for network_after in (vae, run.model):
+        assert network_after.decoder.stages[1][1].weight.is_contiguous(memory_format=layout)
+    run.resume(epochs=3)
+    if layout == torch.contiguous_format:
+        save(vae.state_dict())  # safetensors takes no other
+
+
+def test_batch_norms_on_apples_gpu_get_contiguous_pictures(small, monkeypatch):
+    """PyTorch computes wrong gradients there from others. One rule says so, and all that trains goes by it."""
+    assert memory_format(torch.device("mps")) == torch.contiguous_format
+    assert {memory_format(torch.device(kind)) for kind in ("cpu", "cuda:1")} == {torch.channels_last}
+
+    seen, forward = [], torch.nn.BatchNorm2d.forward
+    monkeypatch.setattr(torch.nn.BatchNorm2d, "forward", lambda self, x: seen.append(x.clone()) or forward(self, x))
+    for module in ("model", "training"):
+        monkeypatch.setattr(f"vaelib.{module}.memory_format", lambda device: memory_format(torch.device("mps")))
+    train(network(), small, replace(QUICK, ema=0.9), test=small)
+    assert len(seen) > 100 and all(x.is_contiguous() for x in seen)
 
 
 # ------------------------------------------------------------------------------------------------- batches, flips

@@ -3,8 +3,11 @@
 import argparse
 import math
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from importlib.util import find_spec
@@ -14,7 +17,7 @@ import yaml
 from safetensors import SafetensorError
 
 from vaelib.recipes import RECIPES, SharpenConfig, TrainConfig
-from vaelib.storage import atomic_file, cache_folder
+from vaelib.storage import atomic_file, cache_folder, check_side, expand, read_text
 
 # What `train` can be told, by a flag or in a file: these, with their defaults ("" where the help says it in words),
 # and every field of TrainConfig.
@@ -58,17 +61,41 @@ KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command. Returns 0, or 1 after printing what was wrong with the input."""
+    """Run one command. Returns 0, 1 after printing what was wrong, or 130 where it was stopped."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what a terminal or a pipe can't show becomes a question mark
+            stream.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
-    except (ValueError, OSError, FloatingPointError, SafetensorError) as error:  # the last: a disk that is full
-        print(f"vaelib: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nvaelib: stopped; the same command goes on from here, `train` with --resume", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        told = " ".join(getattr(stop, "__notes__", [])) or "the same command goes on from here"
+        print(f"\nvaelib: stopped; {told}", file=sys.stderr)
         return 130
+    except Exception as error:
+        if not (sentence := _explain(error)):
+            raise
+        print(f"vaelib: {sentence}", file=sys.stderr)
+        return 1
     return 0
+
+
+def _explain(error: Exception) -> str | None:
+    """What to tell a user whose input, or whose computer, caused an error; None where the fault is the program's."""
+    kind, text = type(error), str(error)
+    if kind.__module__.startswith(("torch._inductor", "torch._dynamo")):
+        return "--compile failed. It needs a C++ compiler, such as g++ or clang++: install one, or leave --compile out"
+    if isinstance(error, MemoryError) or re.search(
+        "OutOfMemory|DefaultCPUAllocator|out of memory", kind.__name__ + text
+    ):
+        return "out of memory: try a smaller --batch-size, --size or --count, or a smaller network"
+    if isinstance(error, RuntimeError) and "home directory" in text:
+        return "this user has no home folder: set HOME, and VAELIB_CACHE to a folder for what is kept"
+    if isinstance(error, NotImplementedError) and "lock" in text.lower() + kind.__module__:
+        return f"files can't be locked on that disk ({text}): set VAELIB_CACHE, or --folder, to one on another disk"
+    if isinstance(error, ValueError | OSError | FloatingPointError | SafetensorError | ModuleNotFoundError):
+        return " ".join(text.split())
+    return None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -161,8 +188,8 @@ def _read_settings(path: Path) -> dict:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected a YAML file with settings such as epochs: 20")
     try:
-        content = yaml.safe_load(path.read_bytes()) or {}
-    except yaml.YAMLError as error:
+        content = yaml.safe_load(read_text(path)) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected settings such as epochs: 20")
@@ -216,7 +243,8 @@ def _train(options: argparse.Namespace) -> None:
     settings = _settings(options)
     config = TrainConfig(**{field.name: settings[field.name] for field in fields(TrainConfig)})
     size = settings["size"]
-    torch.manual_seed(config.seed)
+    check_side(size, settings["count"])
+    torch.manual_seed(config.seed % 2**63)  # torch takes no larger one
     if settings["model"] == "dense":
         vae = DenseVAE(image_size=size)
     else:
@@ -253,8 +281,19 @@ def _train(options: argparse.Namespace) -> None:
     run.accelerator.end_training()  # the processes part here
     if not run.accelerator.is_main_process:
         return
-    bundle = _write_bundle(run, _describe_recipe(settings), settings["flow_steps"])
+    with _training_is_done():
+        bundle = _write_bundle(run, _describe_recipe(settings), settings["flow_steps"])
     _say_where(bundle, folder)
+
+
+@contextmanager
+def _training_is_done() -> Iterator[None]:
+    """Who stops what comes after the training is told how to get it."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        stop.add_note("the training is done and saved: the same command with --resume writes the rest")
+        raise
 
 
 def _say_where(bundle, folder: Path) -> None:
@@ -277,13 +316,15 @@ def _sharpen(options: argparse.Namespace) -> None:
     bundle = load_pretrained(options.bundle)
     faces = load_faces(options.faces or bundle.card["faces"], bundle.image_size, options.count)
     faces, test = faces.split()
-    folder = options.folder or cache_folder("runs") / f"{Path(options.bundle).name}-sharp"
+    folder = options.folder or cache_folder("runs") / f"{expand(options.bundle).resolve().name}-sharp"
     print(f"{len(faces):,} {faces.name} faces to train on, {len(test):,} to test on\n{config}\nwriting to {folder}")
     run = sharpen(
         bundle.vae, faces, config, test=test, folder=folder, resume=options.resume, on_epoch=_write_look, device=device
     )
+    with _training_is_done():
+        scores = _scores(run)
     how = {"sharpened": vars(config) | {"epochs": len(run.history), "trained_on": len(faces), "tested_on": len(test)}}
-    sharp = replace(bundle, vae=run.model, card=bundle.card | how | {"scores": _scores(run)})
+    sharp = replace(bundle, vae=run.model, card=bundle.card | how | {"scores": scores})
     sharp.save(folder)
     _say_where(sharp, folder)
 
@@ -291,16 +332,21 @@ def _sharpen(options: argparse.Namespace) -> None:
 def _explore(options: argparse.Namespace) -> None:
     if find_spec("voila") is None:
         raise ValueError("explore needs Voilà: pip install voila; or use vaelib.LatentExplorer in a notebook")
+    if not 0 < options.port < 65536:
+        raise ValueError(f"got --port {options.port}, expected a number from 1 to 65535, such as 8866")
     environment = dict(os.environ)
     if options.model:
         from vaelib.pretrained import load_pretrained, shipped
 
         load_pretrained(options.model)  # complains here rather than in the page
         known = options.model in shipped()
-        environment["VAELIB_MODEL"] = options.model if known else str(Path(options.model).expanduser().resolve())
+        environment["VAELIB_MODEL"] = options.model if known else str(expand(options.model).resolve())
     page = Path(__file__).with_name("app.ipynb")
     flags = [f"--port={options.port}"] + ["--no-browser"] * options.no_browser
-    subprocess.run([sys.executable, "-m", "voila", str(page), *flags], env=environment, check=False)
+    command = [sys.executable, "-m", "voila", str(page), *flags]
+    if os.name == "nt":  # where another program can't take this one's place
+        sys.exit(subprocess.run(command, env=environment, check=False).returncode)
+    os.execve(sys.executable, command, environment)  # so that what ends this process ends Voilà and its kernels
 
 
 def _settings(options: argparse.Namespace) -> dict:
@@ -308,7 +354,13 @@ def _settings(options: argparse.Namespace) -> dict:
     defaults, _ = _defaults_and_choices()
     told = _read_settings(options.config) if options.config else {}
     told |= {name: value for name, value in vars(options).items() if name in defaults}
-    return defaults | _recipe(defaults | told) | told
+    settings = defaults | _recipe(defaults | told) | told
+    if settings["flow_steps"] < 0:
+        raise ValueError(f"got flow_steps={settings['flow_steps']}, expected 0 for no priors, or more, such as 3000")
+    unused = [name for name in ("base_channels", "latent_channels") if settings[name] != defaults[name]]
+    if settings["model"] == "dense" and unused:
+        raise ValueError(f"got {' and '.join(unused)} for the dense network, which has none: leave it out")
+    return settings
 
 
 def _recipe(settings: dict) -> dict:
@@ -327,6 +379,9 @@ def _describe_recipe(settings: dict) -> str:
 
 def _write_look(run) -> None:
     """After each epoch: its scores as a line, the curves, reconstructions of test faces, and faces from noise."""
+    import matplotlib
+
+    matplotlib.use("Agg")  # pictures go to files; the reader's own back end may need a window, or be missing
     import matplotlib.pyplot as plt
     from tqdm.auto import tqdm
 

@@ -31,6 +31,15 @@ class Posterior:
         return self.mean + (0.5 * self.log_var).exp() * noise
 
 
+def memory_format(device: torch.device) -> torch.memory_format:
+    """The layout in memory that convolutions are fastest in: channels last.
+
+    But contiguous on Apple's GPU ("mps"), where PyTorch computes wrong gradients of batch norms that get channels last,
+    weights or pictures (github.com/pytorch/pytorch/issues/175189).
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
 @contextmanager
 def inference(vae: nn.Module) -> Iterator[torch.device]:
     """Evaluation mode without gradients, then as it was before, whatever happens; hands out the model's device."""
@@ -55,6 +64,8 @@ class _VAEBase(nn.Module):
         Raises `ValueError` for another number of channels, integer pictures, or a size the network can't halve.
         """
         self._check_pictures(x)
+        if memory_format(x.device) == torch.contiguous_format:
+            x = x.contiguous()
         mean, log_var = self.encoder(2 * x - 1).float().chunk(2, dim=1)
         return Posterior(mean, log_var)
 

@@ -94,16 +94,16 @@ class SharpeningRun(TrainingRun):
             raise ValueError(f"got {self.processes} processes, expected one: a decoder is sharpened on one device")
         self.optimizer = _adam(self.vae.decoder, self.config.learning_rate)
         with seeded(self.config.seed):
-            self.discriminator = PatchDiscriminator().to(memory_format=torch.channels_last)
+            self.discriminator = PatchDiscriminator()
         self.judging = _adam(self.discriminator, self.config.judge_rate)
         self.decoder = torch.compile(self.vae.decoder) if self.config.compile else self.vae.decoder
         self.factor_net = copy.deepcopy(load_factor_net())
         self.maps = self.maps or self.factor_net.maps
         self.told_apart: list[Tensor] = []
 
-    def _move(self, device: torch.device) -> None:
-        super()._move(device)
-        self.discriminator.to(device)
+    def _move(self, device: torch.device, layout: torch.memory_format) -> None:
+        super()._move(device, layout)
+        self.discriminator.to(device, memory_format=layout)
         self.factor_net.to(device)
 
     def _train_epoch(self, *args) -> dict[str, float]:

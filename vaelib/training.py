@@ -5,6 +5,7 @@ python -m vaelib train anime --epochs 40 --resume
 torchrun --nproc-per-node 4 -m vaelib train anime        # the same on four GPUs
 """
 
+import hashlib
 import json
 import math
 import shutil
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from filelock import FileLock, Timeout
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -28,10 +30,10 @@ from tqdm.auto import tqdm
 from vaelib.faces import Faces, to_float
 from vaelib.losses import bernoulli_nll, gaussian_nll, kl_divergence, optimal_gaussian_nll
 from vaelib.metrics import psnr
-from vaelib.model import inference
+from vaelib.model import inference, memory_format
 from vaelib.muon import Muon
 from vaelib.recipes import TrainConfig
-from vaelib.storage import atomic_file
+from vaelib.storage import atomic_file, check_header, explain_disk
 
 CHECKPOINT = "checkpoint.safetensors"
 STABLE = "stable.safetensors"  # the last state before a "wsd" schedule's rate falls: a longer run goes on from here
@@ -82,11 +84,12 @@ class TrainingRun:
         self.processes = self.accelerator.num_processes
         self.device = find_device(self.device or self.accelerator.device)
         self._check_input()
-        self.vae.to(memory_format=torch.channels_last)  # the layout that convolutions are fastest in
         self.optimizer = _optimizer(self.vae, self.config)
         self.dtype = _compute_dtype(self.config.precision, self.device)
         self.loss_terms = torch.compile(loss_terms) if self.config.compile else loss_terms
         self.average = AveragedModel(self.vae, use_buffers=True) if self.config.ema else None
+        self.trained_on = self._trained_on() if self.folder else None
+        self.lock = FileLock(self.folder / ".lock") if self.folder and self.accelerator.is_main_process else None
 
     @property
     def model(self) -> nn.Module:
@@ -103,7 +106,7 @@ class TrainingRun:
             self._return_to_stable(epochs)
             self.config = replace(self.config, epochs=epochs)
         try:
-            with self._tracking(), self._on_device():
+            with self.alone(), self._tracking(), self._on_device():
                 self._train(self.accelerator.prepare(self.vae) if self.processes > 1 else self.vae)
         except KeyboardInterrupt as stop:
             stop.add_note(f"{len(self.history)} of {self.config.epochs} epochs are done.{self._where_saved()}")
@@ -112,6 +115,26 @@ class TrainingRun:
             self.vae.eval()
             self.model.eval()
         return self
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other process trains in the folder meanwhile. `ValueError` where one does."""
+        if not self.lock:
+            yield
+            return
+        with explain_disk(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self.lock.acquire(timeout=0)
+            except Timeout:
+                raise ValueError(
+                    f"another process trains in {self.folder} at this moment: wait until it ends, or choose another "
+                    "folder (--folder on the command line)"
+                ) from None
+        try:
+            yield
+        finally:
+            self.lock.release()
 
     def _check_input(self) -> None:
         for faces in (self.faces, self.test):
@@ -150,17 +173,19 @@ class TrainingRun:
 
     @contextmanager
     def _on_device(self) -> Iterator[None]:
-        """The weights are on the device, and then where they were before."""
-        home = next(self.vae.parameters()).device
-        self._move(self.device)
+        """The weights are on the device, in its fastest layout, and then where and as they were before."""
+        home, layout = next(self.vae.parameters()).device, _layout_of(self.vae)
+        self._move(self.device, memory_format(self.device))
         try:
             yield
         finally:
-            self._move(home)
+            self._move(home, layout)
 
-    def _move(self, device: torch.device) -> None:
-        self.vae.to(device)
-        self.model.to(device)  # not all of `average`: its count stays on the CPU, where reading it waits for nothing
+    def _move(self, device: torch.device, layout: torch.memory_format) -> None:
+        self.vae.to(device, memory_format=layout)
+        self.model.to(
+            device, memory_format=layout
+        )  # not all of `average`: its count stays on the CPU, where reading it waits for nothing
 
     @contextmanager
     def _whole_epoch(self) -> Iterator[None]:
@@ -194,10 +219,10 @@ class TrainingRun:
         network.train()
         process, beta = self.accelerator.process_index, self.config.beta_in(epoch)
         # All that is random in an epoch follows from the seed and its number, so a resumed run repeats it exactly.
-        with seeded(self.config.seed * 1_000_003 + epoch):
+        with seeded(_epoch_seed(self.config.seed, epoch)):
             batches = _batches(len(images), self.config.batch_size, images.device)
             if process:  # one order of the faces for all processes, but other flips and other noise for each
-                torch.manual_seed(self.config.seed * 1_000_003 + epoch + process * 1_000_000_007)
+                torch.manual_seed(_epoch_seed(self.config.seed, epoch, process))
             terms = torch.zeros(len(batches), 2, device=self.device)
             for step, rows in enumerate(batches):
                 x = _take(images, rows[process :: self.processes], self.device)
@@ -252,33 +277,69 @@ class TrainingRun:
                 x = self.test.batch(slice(start, start + self.config.batch_size)).to(self.device)
                 scores = psnr(self.model.decode(self.model.encode(x).mean), x).mean()
                 sums += torch.stack([*loss_terms(self.model, x, self.config), scores]) * len(x)
+        self._check_sanity(len(self.history) + 1, (sums / len(self.test))[None, :2], what="held-out ")
         distortion, rate, score = (sums / len(self.test)).tolist()
         loss = distortion + self.config.beta * rate
         return {"test_loss": loss, "test_distortion": distortion, "test_rate": rate, "test_psnr": score}
 
-    def _check_sanity(self, epoch: int, terms: Tensor, weights: dict[str, Tensor] | None = None) -> None:
+    def _check_sanity(
+        self, epoch: int, terms: Tensor, weights: dict[str, Tensor] | None = None, what: str = ""
+    ) -> None:
         """Stop where distortion or rate is no number, or beyond all reason, or where the weights are lost.
 
-        A step that ruins the weights shows in no loss yet, and must not reach the checkpoint.
+        A step that ruins the weights shows in no loss yet, and must not reach the checkpoint. Held-out terms show what
+        the averages of the batch norms hide in training.
         """
-        pixel_values = self.faces.images[0].size
-        wild = (~(terms.abs() < 1000 * pixel_values * math.log(256))).any(1).nonzero()
+        wild = (~(terms.abs() < self._beyond_reason())).any(1).nonzero()
         lost = [name for name, value in (weights or {}).items() if not value.isfinite().all()]
         if not len(wild) and not lost:
             return
         step = int(wild[0]) if len(wild) else len(terms) - 1
         distortion, rate = terms[step].tolist()
+        if epoch == 1 and step == 0 and len(wild) and not what:
+            sigma = f" sigma={self.config.sigma} may be too small." if self.config.likelihood == "gaussian" else ""
+            advice = f"Nothing was learned by then: look at the faces and the weights that it began with.{sigma}"
+        else:
+            advice = f"A smaller learning_rate than {self.config.learning_rate} may help, or clip_norm=1000."
         raise FloatingPointError(
-            f"training diverged in epoch {epoch}, step {step + 1}: distortion {distortion:.4g}, rate {rate:.4g} nats"
+            f"training diverged in epoch {epoch}"
+            + ("" if what else f", step {step + 1}")
+            + f": {what}distortion {distortion:.4g}, rate {rate:.4g} nats"
             + (f", no finite numbers in {', '.join(lost[:3])}" if lost else "")
-            + f". A smaller learning_rate than {self.config.learning_rate} may help, or clip_norm=1000."
-            + self._where_saved()
+            + f". {advice}{self._where_saved()}"
         )
+
+    def _beyond_reason(self) -> float:
+        """Nats that no model reaches which still learns: a thousand times those of the worst guess of each pixel."""
+        worst = math.log(256)
+        if self.config.likelihood == "gaussian":
+            worst += 0.5 / self.config.sigma**2
+        return 1000 * worst * self.faces.images[0].size
 
     def _where_saved(self) -> str:
         if self.folder and (self.folder / CHECKPOINT).exists():
-            return f" The last good state is in {self.folder / CHECKPOINT}: resume=True goes on from it."
-        return ""
+            return f" The last good state is in {self.folder / CHECKPOINT}: resume=True (--resume) goes on from it."
+        return " Nothing was saved yet: the same call begins anew." if self.folder else ""
+
+    def _trained_on(self) -> dict[str, str | int]:
+        """What tells these training faces, in this order, from all others."""
+        images = np.ascontiguousarray(self.faces.images)
+        digest = hashlib.blake2b(memoryview(images).cast("B"), digest_size=16).hexdigest()
+        return {"name": self.faces.name, "count": len(images), "size": images.shape[1], "digest": digest}
+
+    def _check_faces(self, path: Path, before: dict[str, str | int] | None) -> None:
+        """`ValueError` where a checkpoint at `path` knows other training faces: some may now be test faces."""
+        if before is None:
+            warnings.warn(
+                f"{path} does not say which faces it was trained on: make sure that it was these", stacklevel=4
+            )
+        elif before["digest"] != self.trained_on["digest"]:
+            told = "{count:,} {name} faces of {size} pixels"
+            raise ValueError(
+                f"the run in {self.folder} was trained on {told.format(**before)}, and these are other ones, "
+                f"{told.format(**self.trained_on)}: the test would no longer be of unseen faces. Go on with the same "
+                "faces (name, count and size), or train in another folder (--folder)"
+            )
 
     def _state(self) -> dict[str, Tensor]:
         """All tensors that training changes, by name."""
@@ -295,14 +356,15 @@ class TrainingRun:
         set_optimizer_state(self.optimizer, part_of(state, "optimizer."))
 
     def _save(self) -> None:
-        metadata = {"history": json.dumps(self.history), "config": json.dumps(asdict(self.config))}
+        facts = {"history": self.history, "config": asdict(self.config), "faces": self.trained_on}
+        metadata = {name: json.dumps(fact, allow_nan=False) for name, fact in facts.items()}
         with atomic_file(self.folder / CHECKPOINT) as part:
             save_file({key: value.contiguous() for key, value in self._state().items()}, part, metadata)
         if self.config.schedule == "wsd" and len(self.history) == self.config.stable_epochs:
             with atomic_file(self.folder / STABLE) as part:
                 shutil.copyfile(self.folder / CHECKPOINT, part)
         with atomic_file(self.folder / "history.json") as part:
-            part.write_text(json.dumps(self.history, indent=1))
+            part.write_text(json.dumps(self.history, indent=1, allow_nan=False))
 
     def _return_to_stable(self, epochs: int) -> None:
         """Where `epochs`, more than before, come too late for a rate that falls: take that back."""
@@ -315,7 +377,9 @@ class TrainingRun:
     def _load(self) -> None:
         path = self.folder / CHECKPOINT
         if not path.exists():
-            raise FileNotFoundError(f"no {CHECKPOINT} in {self.folder}: nothing to resume. Train without resume first.")
+            raise FileNotFoundError(
+                f"no {CHECKPOINT} in {self.folder}: nothing to resume. Train without resume (--resume) first."
+            )
         now = self.config
         before = self._read(path)
         changed = [
@@ -332,11 +396,15 @@ class TrainingRun:
     def _read(self, path: Path) -> dict:
         """Stand where the checkpoint at `path` was written. Returns the config of then."""
         try:
+            with open(path, "rb") as file:
+                check_header(file.read(8), path)
             with safe_open(path, "pt", device=str(self.device)) as file:
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                metadata = file.metadata()
+                facts = {name: json.loads(text) for name, text in (file.metadata() or {}).items() if name != "format"}
+                history, config = facts["history"], facts["config"]
         except Exception as error:
             raise ValueError(f"{path} can't be read ({error}); it is damaged or no checkpoint of vaelib") from error
+        self._check_faces(path, facts.get("faces"))
         try:
             with self._on_device():  # where the optimiser's tensors then stay
                 self._set_state(state)
@@ -345,8 +413,8 @@ class TrainingRun:
                 f"{path} does not fit this {type(self.vae).__name__}: it belongs to another network, other widths, or "
                 "a run with or without ema"
             ) from error
-        self.history = json.loads(metadata["history"])
-        return json.loads(metadata["config"])
+        self.history = history
+        return config
 
 
 def train(
@@ -388,15 +456,15 @@ def start(run: TrainingRun, resume: bool) -> TrainingRun:
     """Train a run from its beginning, or from its checkpoint; errors as `train` says."""
     if resume and not run.folder:
         raise ValueError("got resume=True without a folder, expected the folder that the run was saved in")
-    if resume:
-        run._load()
-    elif run.folder:
-        if (run.folder / CHECKPOINT).exists():
+    with run.alone():
+        if resume:
+            run._load()
+        elif run.folder and (run.folder / CHECKPOINT).exists():
             raise FileExistsError(
-                f"{run.folder} already holds a run: pass resume=True to go on with it, or choose another folder"
+                f"{run.folder} already holds a run: pass resume=True (--resume) to go on with it, or choose another "
+                "folder (--folder)"
             )
-        run.folder.mkdir(parents=True, exist_ok=True)
-    return run.resume()
+        return run.resume()
 
 
 def find_device(name: str | torch.device) -> torch.device:
@@ -428,8 +496,17 @@ def _check_trackers(names: Sequence[str], folder: Path | None) -> None:
 def seeded(seed: int) -> Iterator[None]:
     """Random numbers follow from `seed`, and the caller's own go on afterwards."""
     with torch.random.fork_rng(range(torch.cuda.device_count())):  # by default it warns where there are several
-        torch.manual_seed(seed)
+        torch.manual_seed(seed % 2**63)  # torch takes no larger one
         yield
+
+
+def _epoch_seed(seed: int, epoch: int, process: int = 0) -> int:
+    return (seed * 1_000_003 + epoch + process * 1_000_000_007) % 2**63
+
+
+def _layout_of(network: nn.Module) -> torch.memory_format:
+    weights = [value for value in network.parameters() if value.ndim == 4 and not value.is_contiguous()]
+    return torch.channels_last if weights else torch.contiguous_format
 
 
 def _batches(count: int, batch_size: int, device: torch.device | str = "cpu") -> list[Tensor]:
@@ -456,7 +533,7 @@ def _take(images: Tensor, rows: Tensor, device: torch.device) -> Tensor:
     batch = images[rows]
     if batch.device.type == "cpu" and device.type == "cuda":
         batch = batch.pin_memory()  # so that the copy does not hold up the step before
-    return to_float(batch.to(device, non_blocking=True))
+    return to_float(batch.to(device, non_blocking=True)).contiguous(memory_format=memory_format(device))
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
@@ -467,11 +544,12 @@ def optimizer_state(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, 
 
 def set_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
     """Take over what `optimizer_state` gave, without its prefix."""
+    device = optimizer.param_groups[0]["params"][0].device
     moments: dict[int, dict[str, Tensor]] = {}
     for key, value in state.items():
         index, name = key.split(".")
         if value.ndim == 4:  # fused Adam walks through memory: moments must lie as their weights do
-            value = value.to(memory_format=torch.channels_last)
+            value = value.to(memory_format=memory_format(device))
         moments.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
 
