@@ -1,4 +1,6 @@
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,17 +11,20 @@ import torch
 import yaml
 from PIL import Image
 
-from vaelib.__main__ import CONFIG_HELP, RUN_SETTINGS, _describe_recipe, _parser, _settings, main
+from vaelib.__main__ import CONFIG_HELP, RUN_SETTINGS, _describe_recipe, _explain, _parser, _settings, main
 from vaelib.pretrained import load_pretrained
 from vaelib.recipes import RECIPES, TrainConfig
 
 SMALL = ["--base-channels", "2", "--latent-channels", "4", "--batch-size", "16", "--flow-steps", "2"]
 
 
-def vaelib(*arguments) -> subprocess.CompletedProcess:
+ROOT = Path(__file__).parents[1]
+
+
+def vaelib(*arguments, **environment: str) -> subprocess.CompletedProcess:
     """`python -m vaelib …` as a reader types it."""
     command = [sys.executable, "-m", "vaelib", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | environment)
 
 
 @pytest.fixture
@@ -210,6 +215,18 @@ def test_a_bad_file_is_one_line_on_stderr(tmp_path, monkeypatch, capsys, text, m
         (["train", "drawn-anime", "--latent-channels", "0"], "got latent_channels=0, expected at least 1"),
         (["train", "drawn-anime", "--device", "toaster"], "got device 'toaster', expected one that is here: cpu"),
         (["train", "drawn-anime", "--count", "20", "--track", "paper", *SMALL], "got tracker 'paper', expected one"),
+        (["train", "drawn-anime", "--flow-steps", "-5"], "got flow_steps=-5, expected 0 for no priors, or more"),
+        (
+            ["train", "drawn-anime", "--model", "dense", "--base-channels", "9"],
+            "got base_channels for the dense network",
+        ),
+        (["train", "drawn-anime", "--size", "60000"], "got size=60000, expected at most 4,096 pixels: 4,000 faces of"),
+        (["train", "drawn-anime", "--size", "999999999999"], "expected at most 4,096 pixels"),
+        (["train", "drawn-anime", "--config", "/dev/zero"], "/dev/zero is no ordinary file"),
+        (["explore", "--port", "-1"], "got --port -1, expected a number from 1 to 65535"),
+        (["explore", "--port", "70000"], "got --port 70000, expected a number from 1 to 65535"),
+        (["explore", "--model", "~nobody/run"], "no bundle called '~nobody/run'"),
+        (["prepare", "~nobody/faces"], "~nobody/faces does not exist"),
     ],
 )
 def test_bad_input_is_one_line_on_stderr(tmp_path, monkeypatch, capsys, empty_cache, arguments, message):
@@ -280,16 +297,137 @@ def test_sharpen_trains_the_decoder_on_and_writes_what_explore_opens(empty_cache
     assert load_pretrained(folder).card["sharpened"]["epochs"] == 2
 
 
+def test_a_sharpened_model_is_sharpened_again_and_opens(tmp_path, monkeypatch, empty_cache):
+    monkeypatch.chdir(tmp_path)
+    again = ["--count", "40", "--epochs", "1", "--batch-size", "8"]
+    assert main(["sharpen", "drawn-anime-sharp", *again, "--folder", "once"]) == 0
+    assert load_pretrained("once").card["sharpened"]["epochs"] == 1
+    monkeypatch.chdir("once")
+    assert main(["sharpen", ".", *again]) == 0
+    assert load_pretrained(empty_cache / "runs" / "once-sharp").card["sharpened"]["batch_size"] == 8
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows can't put another program in a process's place")
 def test_explore_opens_voila_on_the_model_of_a_run(monkeypatch, tmp_path, bundle):
     started = []
-    monkeypatch.setattr("subprocess.run", lambda command, env, check: started.append((command, env)))
+    monkeypatch.setattr("os.execve", lambda path, command, environment: started.append((command, environment)))
     monkeypatch.chdir(bundle.save(tmp_path / "run").parent)
     assert main(["explore", "--model", "run", "--port", "9999", "--no-browser"]) == 0
     assert main(["explore"]) == 0
     (command, environment), (_, plain) = started
-    assert command[1:3] == ["-m", "voila"] and command[-2:] == ["--port=9999", "--no-browser"]
+    assert command[1:3] == ["-m", "voila"] and {"--port=9999", "--no-browser"} < {*command}
     assert environment["VAELIB_MODEL"] == str(tmp_path / "run") and "VAELIB_MODEL" not in plain
     assert Path(command[3]).read_text().count("app()") == 1
+
+
+# ------------------------------------------------------------------------------- what a computer may lack, or refuse
+
+
+def test_compile_without_a_compiler(tmp_path):
+    flags = ["--count", 40, "--epochs", 1, "--size", 32, *SMALL, "--compile", "--folder", tmp_path / "run"]
+    nowhere = {"PATH": str(tmp_path), "CXX": "", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    done = vaelib("train", "drawn-anime", *flags, **nowhere)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("vaelib: --compile failed. It needs a C++ compiler")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 9.00 TiB"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_out_of_memory(error):
+    assert _explain(error).startswith("out of memory: try a smaller --batch-size")
+
+
+def test_a_user_without_a_home():
+    assert "set HOME, and VAELIB_CACHE" in _explain(RuntimeError("Could not determine home directory."))
+
+
+def test_a_disk_that_locks_no_files():
+    assert "can't be locked on that disk" in _explain(
+        NotImplementedError("FileSystem does not appear to support flock")
+    )
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes differ"), KeyError("x"), AttributeError("no such"), TypeError()]
+)
+def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch, error):
+    def fail(options):
+        raise error
+
+    assert _explain(error) is None
+    monkeypatch.setattr("vaelib.__main__._prepare", fail)
+    with pytest.raises(type(error)):
+        main(["prepare", "x"])
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp437", "ascii"])
+def test_a_pipe_that_knows_few_letters(encoding, pictures):
+    shown = vaelib("train", "--help", PYTHONIOENCODING=encoding)
+    assert shown.returncode == 0 and "--sigma" in shown.stdout
+    done = vaelib("prepare", pictures, "--name", "mine", PYTHONIOENCODING=encoding)
+    assert done.returncode == 0 and "40 kept" in done.stdout
+
+
+def test_a_plot_back_end_that_is_missing(tmp_path):
+    flags = ["--count", 40, "--epochs", 1, "--size", 32, *SMALL, "--folder", tmp_path / "run"]
+    done = vaelib("train", "drawn-anime", *flags, MPLBACKEND="module://backend_interagg")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "history.png").exists()
+
+
+def stop_in(monkeypatch, where: str) -> None:
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(where, stop)
+
+
+def test_ctrl_c_says_what_goes_on_and_what_begins_anew(tmp_path, monkeypatch, capsys):
+    flags = [
+        "train",
+        "drawn-anime",
+        "--count",
+        "40",
+        "--size",
+        "32",
+        "--epochs",
+        "1",
+        *SMALL,
+        "--folder",
+        str(tmp_path),
+    ]
+    with monkeypatch.context() as patch:
+        stop_in(patch, "vaelib.training.TrainingRun._step")
+        assert main(flags) == 130
+    assert "0 of 1 epochs are done. Nothing was saved yet: the same call begins anew." in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        stop_in(patch, "vaelib.__main__._write_bundle")
+        assert main(flags) == 130  # as it said: without --resume
+    assert "the training is done and saved: the same command with --resume writes" in capsys.readouterr().err
+    assert main([*flags, "--resume"]) == 0
+    assert load_pretrained(tmp_path).card["config"]["epochs"] == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
+def test_the_end_of_explore_is_the_end_of_its_server(tmp_path):
+    pytest.importorskip("voila")
+    psutil = pytest.importorskip("psutil")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "vaelib", "explore", "--no-browser", "--port", str(port)]
+    explore = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert any("is running at" in line for line in explore.stderr)
+    family = [psutil.Process(explore.pid), *psutil.Process(explore.pid).children(recursive=True)]
+    explore.terminate()
+    gone, alive = psutil.wait_procs(family, timeout=600)
+    assert not alive and len(gone) == len(family)
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,16 @@ import io
 import json
 import os
 import re
+import shutil
+import signal
+import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -331,7 +336,10 @@ def test_a_missing_source(tmp_path, empty_cache):
 
 @pytest.mark.parametrize(
     "options",
-    [{"size": 0}, {"size": -64}, {"crop": 0}, {"crop": 1.5}, {"near": -0.1}, {"name": "a/b"}, {"name": "../up"}],
+    [
+        *({"size": 0}, {"size": -64}, {"size": 60000}, {"crop": 0}, {"crop": 1.5}, {"near": -0.1}),
+        *({"near": float("nan")}, {"name": "a/b"}, {"name": "../up"}, {"name": "drawn-anime"}),
+    ],
 )
 def test_bad_options(tmp_path, empty_cache, options):
     source = write_folder(tmp_path / "mine", {"a.png": encoded(noise(1))})
@@ -678,20 +686,255 @@ def test_a_disk_that_fails_for_a_moment_is_no_unreadable_picture(tmp_path, empty
         return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", failing)
-    with pytest.raises(OSError, match="Input/output error"):
+    with pytest.raises(OSError, match=r"2.png was there a moment ago and can't be read now .Input/output error."):
         prepare(folder, progress=False)
     monkeypatch.undo()
     monkeypatch.setenv("VAELIB_CACHE", str(empty_cache))
     assert prepare(folder, progress=False).kept == 4
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, the disk that is always full")
-def test_a_full_disk_is_explained_and_loses_nothing(tmp_path, empty_cache, messy):
+def test_a_disk_that_takes_no_more_is_explained_and_nothing_is_lost(tmp_path, empty_cache, messy):
+    resource = pytest.importorskip("resource", reason="no file size limit on Windows")
     source = write_zip(tmp_path / "archive.zip", messy)
-    folder = prepared_folder("archive", 64)
-    folder.mkdir()
-    (folder / "part.npy").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"the disk is full: .*archive-64 needs up to 0 MB.*VAELIB_CACHE"):
-        prepare(source, progress=False)
-    (folder / "part.npy").unlink()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error instead of the end
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+        with pytest.raises(OSError, match=r"larger than is allowed there.*archive-64 needs up to 0 MB.*VAELIB_CACHE"):
+            prepare(source, progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
     assert prepare(source, progress=False).kept == 3
+
+
+@pytest.mark.parametrize("errno_of_drive", [errno.EIO, errno.ENOENT, errno.ESTALE, errno.ENODEV])
+def test_a_drive_that_goes_away_replaces_no_complete_set(tmp_path, empty_cache, monkeypatch, errno_of_drive):
+    folder = write_folder(tmp_path / "mine", {f"{i}.png": encoded(noise(i)) for i in range(4)})
+    complete = prepare(folder, progress=False)
+    write_folder(folder, {f"{i}.png": encoded(noise(i)) for i in range(4, 10)})
+    read = Path.read_bytes
+
+    def failing(path):
+        if path.suffix == ".png" and int(path.stem) > 5:
+            raise OSError(errno_of_drive, "the drive is gone")
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        with pytest.raises(OSError, match=r"6.png was there a moment ago and can't be read now .*goes on where it was"):
+            prepare(folder, progress=False)
+    assert read_report("mine", 64) == complete and complete.is_complete()
+    assert prepare(folder, progress=False).kept == 10
+
+
+def test_a_source_of_which_most_may_not_be_read_replaces_nothing(tmp_path, empty_cache, monkeypatch):
+    folder = write_folder(tmp_path / "mine", {f"{i}.png": encoded(noise(i)) for i in range(4)})
+    complete = prepare(folder, progress=False)
+    write_folder(folder, {"4.png": encoded(noise(4))})
+    read = Path.read_bytes
+
+    def refuse(path):
+        if path.suffix == ".png" and int(path.stem) > 1:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        with pytest.raises(
+            OSError, match=r"3 of the 5 pictures in .* may not be read, the first: 2.png. Nothing was ch"
+        ):
+            prepare(folder, progress=False)
+    assert read_report("mine", 64) == complete and complete.is_complete()
+    assert prepare(folder, progress=False).kept == 5, "and the next call reads them again"
+
+
+def test_two_that_would_take_one_name_at_once(tmp_path, empty_cache):
+    sources = [write_folder(tmp_path / f"{i}" / "mine", {"a.png": encoded(noise(i))}) for i in range(2)]
+
+    def outcome(source):
+        try:
+            return prepare(source, progress=False).source
+        except ValueError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = sorted(pool.map(outcome, sources), key=len)
+    assert first in map(str, sources) and f"would be called 'mine', like those made from {first}" in second
+    assert read_report("mine", 64).source == first
+
+
+@pytest.mark.parametrize("what", ["images_path", "families_path"])
+def test_any_wrong_bit_in_a_header_is_damage(tmp_path, empty_cache, what):
+    report = prepare(write_folder(tmp_path / "mine", {f"{i}.png": encoded(noise(i)) for i in range(3)}), progress=False)
+    path = getattr(report, what)
+    content, opened = path.read_bytes(), 0
+    header = 10 + int.from_bytes(content[8:10], "little")
+    for bit in range(0, 8 * header, 7):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            faces = load_faces("mine")
+            assert faces.images.shape == (3, 64, 64, 3) and faces.families.tolist() == [0, 1, 2]
+            opened += 1  # a bit of the padding
+        except ValueError as error:
+            assert "is damaged" in str(error) and "prepare the faces again" in str(error)
+    assert opened < 8 * header / 7 / 2
+
+
+def test_a_wrong_pixel_is_noticed_by_the_next_prepare(tmp_path, empty_cache):
+    folder = write_folder(tmp_path / "mine", {"a.png": encoded(noise(1))})
+    report = prepare(folder, progress=False)
+    content = report.images_path.read_bytes()
+    report.images_path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert not report.is_complete()
+    assert prepare(folder, progress=False) == report
+    assert report.images_path.read_bytes() == content
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_workers_end_with_the_one_they_work_for(tmp_path, empty_cache):
+    psutil = pytest.importorskip("psutil")
+    code = """
+import os, signal
+from joblib import Parallel, delayed
+from vaelib.preparing import _decode
+def work(parent):
+    _decode([], 8, 1.0, parent)
+    return os.getpid()
+print(*Parallel(n_jobs=2)(delayed(work)(os.getpid()) for _ in range(8)), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    workers = [psutil.Process(int(pid)) for pid in set(killed.stdout.split()) if psutil.pid_exists(int(pid))]
+    assert killed.returncode == -9 and killed.stdout.split()
+    assert not psutil.wait_procs(workers, timeout=600)[1]
+
+
+def test_a_link_in_the_cache_is_not_written_through(tmp_path, empty_cache):
+    folder = prepared_folder("mine", 64)
+    folder.mkdir()
+    (tmp_path / "precious").write_text("data")
+    for name in ("part.npy", "part.jsonl"):
+        (folder / name).symlink_to(tmp_path / "precious")
+    assert prepare(write_folder(tmp_path / "mine", {"a.png": encoded(noise(1))}), progress=False).kept == 1
+    assert (tmp_path / "precious").read_text() == "data"
+
+
+@pytest.fixture
+def nobody(tmp_path_factory):
+    """Root may read and write everything: what may not be is only seen as somebody else."""
+    if os.name == "nt":
+        pytest.skip("Windows has other rights")
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    was = os.geteuid()
+    yield folder, (lambda: os.seteuid(65534) if was == 0 else None)
+    os.seteuid(was)
+    subprocess.run(["chmod", "-R", "u+rwx", folder])
+    shutil.rmtree(folder)
+
+
+def test_a_complete_set_in_a_cache_that_can_only_be_read(nobody, monkeypatch):
+    folder, become_nobody = nobody
+    monkeypatch.setenv("VAELIB_CACHE", str(folder / "cache"))
+    source = write_folder(folder / "mine", {f"{i}.png": encoded(noise(i)) for i in range(3)})
+    report = prepare(source, progress=False)
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    become_nobody()
+    assert prepare(source, progress=False) == report
+    assert len(load_faces("mine")) == len(load_faces(source, verbose=False)) == 3
+    with pytest.raises(OSError, match=r"can't write .*that is not allowed.*VAELIB_CACHE"):
+        prepare(source, "other", progress=False)
+
+
+def test_a_folder_that_may_not_be_opened_is_a_line_of_the_report(nobody, monkeypatch, empty_cache):
+    folder, become_nobody = nobody
+    files = {"open/1.png": encoded(noise(1)), "closed/2.png": encoded(noise(2)), "3.png": encoded(noise(3))}
+    write_folder(folder, files)
+    (folder / "closed").chmod(0o000)
+    cache = folder / "cache"
+    cache.mkdir(mode=0o777)
+    cache.chmod(0o777)
+    monkeypatch.setenv("VAELIB_CACHE", str(cache))
+    become_nobody()
+    report = prepare(folder, "mine", progress=False)
+    assert report.kept == 2 and report.unreadable == [("closed", "may not be opened")]
+
+
+# ------------------------------------------------------------------------------------------------------- metadata
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        chunk(b"eXIf", b"nonsense"),
+        chunk(b"tEXt", b"exif\0b'Exif"),
+        chunk(b"tEXt", b"xmp\0x"),
+        chunk(b"tEXt", b"transparency\0yes"),
+        chunk(b"tEXt", b"Raw profile type exif\0\nexif\n  3\nzz"),
+        chunk(b"tEXt", b"dpi\0x") + chunk(b"tEXt", b"gamma\0x") + chunk(b"tEXt", b"icc_profile\0x"),
+        chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2_000_000))),
+        chunk(b"iTXt", b"a\0\1\0\0\0" + zlib.compress(bytes(2_000_000))),
+        chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(3_000_000))),
+        chunk(b"zTXt", b"a\0\0no zlib stream"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_no_picture_is_given_up_for_its_metadata(extra, mode):
+    png = encoded(Image.new("RGB", (80, 80), RED).convert(mode))
+    face = preparing._decode_one(png[:33] + extra + png[33:], 64, 1.0)
+    assert np.frombuffer(face, np.uint8).reshape(64, 64, 3)[32, 32].tolist() == [255, 0, 0]
+
+
+def test_a_webp_with_broken_exif():
+    webp = encoded(Image.new("RGB", (80, 80), RED), "webp", exif=b"Exif\0\0nonsense", lossless=True)
+    assert isinstance(preparing._decode_one(webp, 64, 1.0), bytes)
+
+
+# --------------------------------------------------------------------------------------- known from wherever, alike
+
+
+@pytest.mark.parametrize("inner", ["", "cartoonset100k_jpg", "cartoonset100k_jpg/0"])
+def test_a_known_set_is_known_from_inside(tmp_path, empty_cache, inner):
+    files = {f"cartoonset100k_jpg/0/cs{i}.jpg": encoded(noise(i), "jpg") for i in range(3)}
+    report = prepare(write_folder(tmp_path / "unpacked", files) / inner, progress=False)
+    assert (report.name, report.crop, report.near) == ("cartoon", 0.7, 0.0)
+
+
+def test_other_ways_to_the_known_sets(tmp_path, empty_cache):
+    anime = write_folder(tmp_path / "images", {f"{i}_2000.jpg": encoded(noise(i), "jpg") for i in range(3)})
+    assert prepare(anime, progress=False).name == "anime"
+    names = ["cartoonset100k_jpg\\0\\cs1.jpg", "cartoonset10k/cs2.png", "cs11502169095236683120.png"]
+    for i, name in enumerate(names):
+        source = write_zip(tmp_path / f"{i}.zip", {name: encoded(noise(i))})
+        assert prepare(source, f"mine {i}", progress=False).crop == 0.7
+
+
+def test_few_pictures_that_are_all_alike_say_how_to_go_on(tmp_path, empty_cache):
+    shot = np.asarray(noise(0)).copy()
+    files = {}
+    for i in range(10):
+        shot[0, 0] = i
+        files[f"{i}.png"] = encoded(Image.fromarray(shot))
+    folder = write_folder(tmp_path / "shot", files)
+    report = prepare(folder, progress=False)
+    assert "1 families of near copies" in str(report)
+    assert "too few to train and test on: near=0 (--near 0) takes near copies as different" in str(report)
+    with pytest.raises(ValueError, match=r"of which 1 are different, .*Near copies count as one.*--near 0"):
+        load_faces("shot").split()
+    kept = prepare(folder, near=0, progress=False).kept
+    assert [len(part) for part in load_faces("shot").split()] == [kept - 1, 1]
+
+
+def test_several_sources_are_one_set(tmp_path, empty_cache):
+    parts = [write_zip(tmp_path / f"part{i}.zip", {"a.png": encoded(noise(i))}) for i in range(2)]
+    report = prepare([*parts, write_folder(tmp_path / "more", {"b.png": encoded(noise(2))})], "mine", progress=False)
+    assert (report.kept, report.name) == (3, "mine")
+    assert prepare(parts, progress=False).name == "part0"

@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 import struct
+import tarfile
 import tracemalloc
 import zipfile
 import zlib
@@ -184,8 +185,9 @@ def test_a_name_in_no_encoding_refuses_the_zip(tmp_path, empty_cache):
 def test_names_as_tar_writes_them(tmp_path, empty_cache):
     source = write_zip(tmp_path / "faces.zip", [("./a.png", picture(1)), ("./b/c.jfif", picture(2)), ("./d.heic", b"")])
     report = prepare(source, size=32, progress=False)
-    assert (report.kept, report.others) == (2, 1)
-    assert "1 other files, by their names no pictures" in str(report)
+    assert (report.kept, report.others) == (2, 0)
+    assert report.unreadable == [("./d.heic", "a format that is not read here: convert it to PNG or JPEG")]
+    assert "./d.heic: a format that is not read here" in str(report)
 
 
 def test_printable():
@@ -225,3 +227,147 @@ def test_the_digest_follows_the_pictures(tmp_path, kind):
     assert digest(picture(1), picture(2)) == digest(picture(1), picture(2))
     assert digest(picture(1), picture(3)) != digest(picture(1), picture(2))
     assert digest(picture(1), picture(2), picture(3)) != digest(picture(1), picture(2))
+
+
+# ------------------------------------------------------------------------------------------------ folders and links
+
+
+def test_links_are_followed_and_those_that_lead_nowhere_are_told(tmp_path, empty_cache):
+    mine, part = tmp_path / "mine", tmp_path / "part"
+    for folder in (mine, part):
+        folder.mkdir()
+    for i in range(3):
+        (part / f"{i}.png").write_bytes(picture(i))
+    (mine / "9.png").write_bytes(picture(9))
+    (mine / "part").symlink_to(part)
+    (mine / "8.png").symlink_to(part / "2.png")
+    (mine / "gone.png").symlink_to(tmp_path / "gone.png")
+    (part / "back").symlink_to(mine)
+    (part / "self.png").symlink_to(part / "self.png")
+    report = prepare(mine, size=32, progress=False)
+    assert (report.read, report.kept) == (5, 4)
+    nowhere = "a link that leads nowhere"
+    assert report.unreadable == [("gone.png", nowhere), ("part/self.png", nowhere)]
+
+
+def test_archives_in_a_folder_are_read_too(tmp_path, empty_cache):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.png").write_bytes(picture(0))
+    write_zip(tmp_path / "mine" / "part1.zip", [("b.png", picture(1))])
+    (tmp_path / "mine" / "broken.zip").write_bytes(b"PK but no more")
+    report = prepare(tmp_path / "mine", size=32, progress=False)
+    assert report.kept == 2
+    ((name, reason),) = report.unreadable
+    assert name == "broken.zip" and "a zip without its end" in reason
+
+
+# ------------------------------------------------------------------------------------------------- other archives
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]], mode: str = "w:gz", **facts) -> Path:
+    with tarfile.open(path, mode) as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            for fact, value in facts.items():
+                setattr(info, fact, value)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("ending, mode", [(".tar", "w"), (".tgz", "w:gz"), (".tar.bz2", "w:bz2"), (".tar.xz", "w:xz")])
+def test_tars_are_read(tmp_path, empty_cache, ending, mode):
+    members = [("faces/b.png", picture(2)), ("faces/a.png", picture(1)), ("readme.txt", b"hello")]
+    report = prepare(write_tar(tmp_path / f"my{ending}", members, mode), size=32, progress=False)
+    assert (report.kept, report.others, report.unreadable, report.name) == (2, 1, [], "my")
+
+
+def test_many_pictures_in_a_compressed_tar(tmp_path, empty_cache):
+    members = [(f"{i}.png", picture(i)) for i in range(600)]
+    assert prepare(write_tar(tmp_path / "my.tgz", members), size=8, progress=False).kept == 600
+
+
+@pytest.mark.parametrize("name", ["../evil.png", "/evil.png", "a/../../evil.png"])
+def test_a_tars_names_lead_nowhere(tmp_path, empty_cache, name):
+    source = write_tar(tmp_path / "my.tar", [("good.png", picture(1)), (name, picture(2))], "w")
+    report = prepare(source, size=32, progress=False)
+    assert (report.kept, report.unreadable) == (1, [(name, "its name leads out of the folder")])
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_a_tars_links_are_told(tmp_path, empty_cache, kind):
+    path = write_tar(tmp_path / "my.tar", [("good.png", picture(1))], "w")
+    with tarfile.open(path, "a") as archive:
+        link = tarfile.TarInfo("link.png")
+        link.type, link.linkname = kind, "/etc/passwd"
+        archive.addfile(link)
+    assert prepare(path, size=32, progress=False).unreadable == [("link.png", "a link")]
+
+
+def test_a_tars_header_beyond_reason_is_not_read(tmp_path, empty_cache):
+    path = tmp_path / "my.tar"
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 50_000_000_000
+    path.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
+    with pytest.raises(ValueError, match=r"a header of 50,000,000,000 bytes|neither a folder nor a zip file nor a tar"):
+        prepare(path, progress=False)
+
+
+def test_an_unfinished_tar(tmp_path, empty_cache):
+    path = write_tar(tmp_path / "my.tgz", [(f"{i}.png", picture(i)) for i in range(20)])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=r"my.tgz is a damaged tar archive .*download it again"):
+        prepare(path, progress=False)
+
+
+def test_a_zip_of_zips(tmp_path, empty_cache):
+    inner = [write_zip(tmp_path / f"{i}.zip", [("a.png", picture(i))]) for i in range(2)]
+    nested = write_zip(tmp_path / "nested.zip", [("0.zip", inner[0].read_bytes())])
+    members = [(path.name, path.read_bytes()) for path in (*inner, nested)]
+    report = prepare(write_zip(tmp_path / "faces.zip", [("top.png", picture(5)), *members]), size=32, progress=False)
+    assert report.kept == 3
+    assert report.unreadable == [("nested.zip/0.zip", "an archive in an archive in an archive: unpack it")]
+
+
+@pytest.mark.parametrize(
+    "content, told",
+    [
+        (b"7z\xbc\xaf\x27\x1c and more", "but a 7z archive: unpack it and prepare the folder"),
+        (b"Rar!\x1a\x07\x01 and more", "but a RAR archive: unpack it"),
+        (b"\x28\xb5\x2f\xfd and more", "but a Zstandard archive: unpack it"),
+        (b"\x89PNG\r\n\x1a\n and more", "but a single picture: prepare the folder that holds it"),
+        (b"\xff\xd8\xff\xe0 and more", "but a single picture"),
+        (b"PK\x03\x04 and more", "but a part of a split zip, or a zip without its end: download it again, or join"),
+        (b"\x1f\x8b and more", "but compressed, but no tar archive"),
+        (b"<html>", "and perhaps an error page or an unfinished download"),
+    ],
+)
+def test_what_is_no_zip_is_called_by_its_name(tmp_path, empty_cache, content, told):
+    (tmp_path / "faces.zip").write_bytes(content)
+    with pytest.raises(ValueError, match=f"is neither a folder nor a zip file nor a tar, {told}"):
+        prepare(tmp_path / "faces.zip", progress=False)
+
+
+def test_a_zip_without_its_beginning(tmp_path, empty_cache):
+    path = write_zip(tmp_path / "faces.zip", [(f"{i}.png", picture(i)) for i in range(3)])
+    path.write_bytes(path.read_bytes()[10:])
+    with pytest.raises(ValueError, match=r"is a damaged zip file .*: download it again"):
+        prepare(path, progress=False)
+
+
+def test_the_last_part_of_a_split_zip(tmp_path, empty_cache):
+    path = write_zip(tmp_path / "faces.zip", [("a.png", picture(1))])
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x05\x06") + 4] = 3  # the number of the part that the end stands in, counted from 0
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is the last of 4 parts of a split zip: join them"):
+        prepare(path, progress=False)
+
+
+def test_a_locked_member_is_told(tmp_path, empty_cache):
+    path = write_zip(tmp_path / "faces.zip", [("a.png", picture(1)), ("b.png", picture(2))])
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+    report = prepare(path, size=32, progress=False)
+    assert (report.kept, report.unreadable) == (1, [("b.png", "locked with a password")])

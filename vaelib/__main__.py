@@ -111,8 +111,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     download.set_defaults(run=_download)
 
-    prepare = commands.add_parser("prepare", help="turn a zip or a folder of pictures into one array of distinct faces")
-    prepare.add_argument("source", metavar="FILE_OR_FOLDER", help="a zip file, or a folder with pictures at any depth")
+    prepare = commands.add_parser(
+        "prepare", help="turn archives or folders of pictures into one array of distinct faces"
+    )
+    prepare.add_argument(
+        "source",
+        nargs="+",
+        metavar="FILE_OR_FOLDER",
+        help="zip or tar files, or folders with pictures at any depth: several become one set",
+    )
     prepare.add_argument(
         "--name", help="what load_faces and train call them (default: known by layout, or the file's name)"
     )

@@ -18,7 +18,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-from vaelib.storage import atomic_file, cache_folder
+from vaelib.storage import atomic_file, cache_folder, expand
 
 KAGGLE_INPUT = Path("/kaggle/input")  # where a Kaggle notebook finds the data sets attached to it
 TIME_LIMITS = (10, 60)  # seconds until a connection stands, and between two pieces of an answer
@@ -115,8 +115,9 @@ def _completed(home: Path) -> Path | None:
 
 def _credentials() -> list[str]:
     """Where the official client finds credentials, in words; files that it could not use do not count."""
-    home = Path.home() / ".kaggle"
-    settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "kaggle"
+    user = expand("~")  # where this user has no home, a name that no file has
+    home = user / ".kaggle"
+    settings = Path(os.environ.get("XDG_CONFIG_HOME") or user / ".config") / "kaggle"
     usual = settings if sys.platform == "linux" and not home.exists() else home
     folder = Path(os.environ.get("KAGGLE_CONFIG_DIR") or usual)
     variables = ["KAGGLE_API_TOKEN"] if os.environ.get("KAGGLE_API_TOKEN") else []

@@ -25,7 +25,7 @@ from vaelib.faces import to_float
 from vaelib.fast_decoding import FastDecoder
 from vaelib.latents import NamedAxes, between
 from vaelib.model import inference
-from vaelib.preparing import FORMATS, LAYOUTS, to_face
+from vaelib.preparing import FORMATS, LAYOUTS, open_picture, to_face
 from vaelib.pretrained import Bundle
 
 LIMIT = 3.0  # weights go from -3 to 3 σ
@@ -352,7 +352,7 @@ def read_face(content: bytes, bundle: Bundle) -> Tensor:
     """
     layout = LAYOUTS.get(bundle.card["faces"])
     try:
-        with Image.open(BytesIO(content), formats=FORMATS) as image:
+        with open_picture(content) as image:
             face = to_face(image, bundle.image_size, layout.crop if layout else 1.0)
     except UnidentifiedImageError:
         raise ValueError(f"this file is no picture: choose one of {', '.join(FORMATS)}") from None

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from vaelib import drawn
 from vaelib.families import find_families
-from vaelib.preparing import Report, prepare, prepared_names, read_report
+from vaelib.preparing import Report, open_array, prepare, prepared_names, read_report
+from vaelib.sources import ARCHIVE_ENDINGS
 from vaelib.storage import atomic_file, cache_folder
 
 DRAWN_COUNT = 4000
@@ -71,7 +72,10 @@ class Faces:
         families = np.unique(self.families)
         count = len(families)
         if count < 2:
-            raise ValueError(f"got {len(self)} faces of which {count} are different, expected at least 2 to split")
+            raise ValueError(
+                f"got {len(self)} faces of which {count} are different, expected at least 2 to split. Near copies "
+                "count as one: prepare them with near=0 (--near 0) to take each as different"
+            )
         test_count = min(max(1, round(count * test_fraction)), count - 1)
         chosen = np.random.default_rng(seed).permutation(families)[:test_count]
         in_test = np.isin(self.families, chosen)
@@ -118,11 +122,11 @@ def load_faces(name: str | Path = "anime", size: int = 64, count: int = DRAWN_CO
 
 
 def _is_path(name: str | Path) -> bool:
-    return isinstance(name, Path) or "/" in name or os.sep in name or name.lower().endswith(".zip")
+    return isinstance(name, Path) or "/" in name or os.sep in name or name.lower().endswith(ARCHIVE_ENDINGS)
 
 
 def _open_prepared(report: Report) -> Faces:
-    images, families = _open_array(report.images_path), _open_array(report.families_path)
+    images, families = report.open_arrays()
     return Faces(images, report.name, families=np.array(families))
 
 
@@ -138,12 +142,5 @@ def _load_drawn(style: str, size: int, count: int) -> Faces:
         with atomic_file(path) as part:
             np.save(part, images)
     with np.load(labels_path) as labels:
-        images = _open_array(path)
+        images = open_array(path, (count, size, size, 3), np.uint8)
         return Faces(images, f"drawn-{style}", "drawn", dict(labels), families=np.arange(len(images)))
-
-
-def _open_array(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r")
-    except (ValueError, EOFError, FileNotFoundError) as error:
-        raise ValueError(f"{path} is damaged ({error}); prepare the faces again, or delete its folder") from error

@@ -1,11 +1,12 @@
-"""A zip or a folder of pictures -> one uint8 array of distinct faces on disk, and a report.
+"""Zips, tars or folders of pictures -> one uint8 array of distinct faces on disk, and a report.
 
     python -m vaelib prepare animefacedataset.zip
     python -m vaelib prepare my_pictures/ --name mine
+    python -m vaelib prepare part1.zip part2.zip --name mine
 
-Pictures are read straight from the zip: nothing is unpacked. The set goes to `faces/NAME-SIZE/` in the cache folder,
-where `load_faces(NAME)` finds it: an array of images, one of family numbers and, written last, `manifest.json`. Work
-that was stopped, by whatever means, goes on where it was; a second call finds nothing to do.
+Pictures are read straight from the archive: nothing is unpacked. The set goes to `faces/NAME-SIZE/` in the cache
+folder, where `load_faces(NAME)` finds it: an array of images, one of family numbers and, written last, `manifest.json`.
+Work that was stopped, by whatever means, goes on where it was; a second call finds nothing to do.
 """
 
 import errno
@@ -14,25 +15,31 @@ import io
 import json
 import os
 import re
+import threading
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from joblib import Parallel, delayed
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 
 from vaelib.families import NEAR, TooAlike, block_averages, link_families
-from vaelib.sources import Source, digest_of, open_source, printable
-from vaelib.storage import atomic_file, cache_folder
+from vaelib.sources import Source, SourceFailed, digest_of, open_source, printable
+from vaelib.storage import atomic_file, cache_folder, check_side, expand, explain_disk, locked, read_text
 
 VERSION = 3  # raise it when the same source would give other bytes: sets prepared before are then prepared anew
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow knows more, some of which start other programs
+PNG = b"\x89PNG\r\n\x1a\n"
+PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+REFUSED = "may not be read"
+FEW_FAMILIES = 4  # so few that train or test would be of a single picture
 MAX_PIXELS = 64_000_000  # of one picture: decoded, they take 256 MB
 CHUNK = 256  # pictures that go to a process at once,
 CHUNK_BYTES = 16_000_000  # if their files are not larger than this together
@@ -53,7 +60,10 @@ class Layout:
 # All are put together from the same few parts, so different ones are as near to each other as copies are elsewhere.
 LAYOUTS = {
     "anime": Layout(re.compile(r"(^|/)images/\d+_\d{4}\.jpg$"), crop=1.0, near=NEAR),
-    "cartoon": Layout(re.compile(r"(^|/)cartoonset100k[^/]*/\d/cs\d+\.(jpg|png)$"), crop=0.7, near=0.0),
+    # Google's own downloads have no folders by number, or other endings; its names alone, of 20 digits, tell them too.
+    "cartoon": Layout(
+        re.compile(r"(^|/)(cartoonset10+k[^/]*/(\d/)?cs\d+|cs\d{15,20})\.(jpg|png)$"), crop=0.7, near=0.0
+    ),
 }
 
 
@@ -64,8 +74,8 @@ class Report:
     `read` pictures could be decoded; `kept` of them are distinct, the rest `duplicates`. Those kept make up `families`
     of pictures nearer than `near`, the largest of `largest_family` members. `alike` above 0 says that so many would
     have been one family, and near copies were let be. `unreadable` lists (file, reason) of pictures passed over, and
-    `others` counts the files that are no pictures by name. `images_path` is the array, uint8 (kept, size, size, 3),
-    and `families_path` int64 (kept,).
+    `others` counts the files that are no pictures by name. `pixels` is a digest of the array, "" in older manifests.
+    `images_path` is the array, uint8 (kept, size, size, 3), and `families_path` int64 (kept,).
     """
 
     name: str
@@ -83,6 +93,7 @@ class Report:
     others: int
     unreadable: list[tuple[str, str]]
     folder: Path
+    pixels: str = ""
 
     @property
     def duplicates(self) -> int:
@@ -112,28 +123,55 @@ class Report:
         lines += [f"         {printable(file)}: {reason}" for file, reason in self.unreadable[:5]]
         if len(self.unreadable) > 5:
             lines.append(f"         … and {len(self.unreadable) - 5:,} more")
+        if self.near and self.families < FEW_FAMILIES:
+            lines.append(
+                "         which is too few to train and test on: near=0 (--near 0) takes near copies as different"
+            )
         if self.others:
             lines.append(f"{self.others:>8,} other files, by their names no pictures")
         return "\n".join([*lines, f"written to {self.folder}"])
 
+    def open_arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """(images, families), memory-mapped. `ValueError` where they are not what this report says."""
+        shape = (self.kept, self.size, self.size, 3)
+        return open_array(self.images_path, shape, np.uint8), open_array(self.families_path, (self.kept,), np.int64)
+
     def is_complete(self) -> bool:
-        """Whether the arrays are there, of the length that they should have."""
+        """Whether the arrays are there, and what they should be, to the last pixel."""
         try:
-            images, families = (np.load(path, mmap_mode="r") for path in (self.images_path, self.families_path))
-        except (OSError, ValueError, EOFError):
+            images, _ = self.open_arrays()
+        except ValueError:
             return False
-        return len(images) == len(families) == self.kept
+        return not self.pixels or self.pixels == _digest_of_pixels(images)
+
+
+def open_array(path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """The array in a .npy file, memory-mapped. `ValueError` unless it is of that shape and type."""
+    try:
+        array = np.load(path, mmap_mode="r")
+    except Exception as error:  # whatever numpy makes of a header with a wrong bit
+        raise ValueError(f"{path} is damaged ({error}); prepare the faces again, or delete its folder") from error
+    if array.shape != shape or array.dtype != dtype:
+        raise ValueError(
+            f"{path} is damaged (it holds {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}); prepare "
+            "the faces again, or delete its folder"
+        )
+    return array
+
+
+def _digest_of_pixels(images: np.ndarray) -> str:
+    return hashlib.blake2b(memoryview(np.ascontiguousarray(images)).cast("B"), digest_size=16).hexdigest()
 
 
 def prepare(
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     name: str | None = None,
     size: int = 64,
     crop: float | None = None,
     near: float | None = None,
     progress: bool = True,
 ) -> Report:
-    """Turn a zip file or a folder of pictures into one array of distinct faces, and say what happened.
+    """Turn a zip or tar file or a folder of pictures, or several, into one array of distinct faces, and say how.
 
     Each picture becomes RGB, its largest middle square times `crop` (0 to 1; default: what the layout asks for,
     else 1) is cut out and scaled to `size`×`size` pixels by Lanczos. Pictures equal in every resulting pixel are
@@ -142,32 +180,40 @@ def prepare(
     family: these are then taken to be alike without being copies, as with `near=0`, and the report says so.
 
     The two Kaggle archives are known by their layout and named `anime` and `cartoon`; anything else takes `name`, or
-    the name of the file or folder. Broken and unreasonable files become lines of the report. Where the same source,
-    unchanged, was prepared before in the same way, its report comes back at once.
+    the name of the (first) file or folder. Broken and unreasonable files become lines of the report. Where the same
+    source, unchanged, was prepared before in the same way, and each pixel is still there, its report comes back.
 
-    Raises `FileNotFoundError` if `source` is missing, `ValueError` if it is no zip, holds no picture, holds none that
-    can be read, if `name`, `size`, `crop` or `near` are out of range, or if no `name` is given and a set made from
-    another source has the name; `OSError` where a disk is full or fails. What was done by then is not lost.
+    Raises `FileNotFoundError` if `source` is missing, `ValueError` if it is no zip or tar, holds no picture, holds none
+    that can be read, if `name`, `size`, `crop` or `near` are out of range, or if no `name` is given and a set made from
+    another source has the name; `OSError` where a disk is full or fails, or most pictures may not be read. What was
+    done by then is not lost, and a set that was there before stays.
     """
-    source = open_source(Path(source).expanduser().resolve())
-    known, layout = recognise(source.files)
+    paths = [source] if isinstance(source, str | Path) else list(source)
+    source = open_source(*(expand(path).resolve() for path in paths))
+    # A folder's own name and the one above count too: people point at the set, or at a folder in it.
+    above = "/".join(source.path.parts[-2:]) + "/" if source.path.is_dir() else ""
+    known, layout = recognise([above + file for file in source.files])
     if crop is None:
         crop = layout.crop if layout else 1.0
     if near is None and layout:
         near = layout.near
-    if size < 1:
-        raise ValueError(f"got size={size}, expected a positive number of pixels such as 64")
+    check_side(size, len(source.files))
     if not 0 < crop <= 1:
         raise ValueError(f"got crop={crop}, expected a fraction of the picture, above 0 and at most 1")
-    if near is not None and near < 0:
+    if near is not None and not near >= 0:
         raise ValueError(f"got near={near}, expected a distance between pictures, 0 or more, such as {NEAR}")
     digest = digest_of([VERSION, source.digest, size, crop, near])
-    name = _checked(name) if name else _free_name(source.path, size, digest, known)
+    told, name = name, _checked(name) if name else known or _name_of(source.path)
+    if done := _find(name, size, digest):
+        return done
     folder = prepared_folder(name, size)
-    folder.mkdir(exist_ok=True)
-    with FileLock(folder / ".lock"), _explain_full_disk(folder, need=len(source.files) * size * size * 3):
-        done = read_report(name, size)
-        if done and done.digest == digest and done.is_complete():
+    with explain_disk(folder):
+        folder.mkdir(exist_ok=True)
+    need = f" ({folder} needs up to {len(source.files) * size * size * 3 / 1e6:,.0f} MB; the work goes on where it was)"
+    with locked(folder / ".lock", f"the set {name!r}"), explain_disk(folder, need):
+        if not told:
+            _check_free(name, source.path, size, digest, known)
+        if done := _find(name, size, digest):
             return done
         part = _Part(folder, digest, size, len(source.files))
         for n, results in enumerate(_decode_all(source, part.files, size, crop, progress), start=1):
@@ -175,6 +221,14 @@ def prepare(
             if n % CHECKPOINT == 0:
                 part.checkpoint()
         part.checkpoint()
+        if part.refused > part.read:
+            part.remove()
+            raise SourceFailed(
+                errno.EIO,
+                f"{part.refused} of the {len(source.files)} pictures in {source.path} may not be read, the first: "
+                f"{printable(part.unreadable[0][0])}. Nothing was changed: look at the drive, or at who may read the "
+                "files, and run it again",
+            )
         if not part.kept:
             part.remove()
             file, reason = part.unreadable[0]
@@ -200,8 +254,7 @@ def prepare(
             unreadable=source.skipped + part.unreadable,
             folder=folder,
         )
-        _publish(report, part, families)
-    return report
+        return _publish(report, part, families)
 
 
 def prepared_folder(name: str, size: int) -> Path:
@@ -221,7 +274,7 @@ def read_report(name: str, size: int) -> Report | None:
         return None
     folder = prepared_folder(name, size)
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = json.loads(read_text(folder / "manifest.json"))
         manifest["unreadable"] = [(file, reason) for file, reason in manifest["unreadable"]]
         report = Report(**manifest, folder=folder)
     except (OSError, ValueError, KeyError, TypeError):
@@ -237,6 +290,32 @@ def recognise(files: list[str]) -> tuple[str | None, Layout | None]:
     return None, None
 
 
+def open_picture(content: bytes) -> Image.Image:
+    """A picture file of one of `FORMATS`, not loaded yet. `UnidentifiedImageError` for anything else.
+
+    What stands beside the pixels of a PNG, such as texts and profiles, is left out where it can't be read.
+    """
+    try:
+        return Image.open(io.BytesIO(content), formats=FORMATS)
+    except (ValueError, OSError, SyntaxError) as error:
+        if not content.startswith(PNG):
+            raise
+        with suppress(Exception):
+            return Image.open(io.BytesIO(_without_metadata(content)), formats=FORMATS)
+        raise error
+
+
+def _without_metadata(png: bytes) -> bytes:
+    """A PNG file's chunks that Pillow needs for the pixels."""
+    kept, at = [PNG], len(PNG)
+    while at + 12 <= len(png):
+        end = at + 12 + int.from_bytes(png[at : at + 4], "big")
+        if png[at + 4 : at + 8] in PIXEL_CHUNKS:
+            kept.append(png[at:end])
+        at = end
+    return b"".join(kept)
+
+
 def to_face(image: Image.Image, size: int, crop: float = 1.0) -> Image.Image:
     """The middle square of `image` times `crop`, as RGB on white, `size`×`size`.
 
@@ -248,7 +327,10 @@ def to_face(image: Image.Image, size: int, crop: float = 1.0) -> Image.Image:
     image.draft(None, (int(image.width * needed), int(image.height * needed)))
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width:,}×{image.height:,} pixels, more than {MAX_PIXELS:,} in all")
-    ImageOps.exif_transpose(image, in_place=True)
+    with suppress(Exception):  # metadata that can't be read turn nothing, and cost no picture
+        ImageOps.exif_transpose(image, in_place=True)
+    if not isinstance(image.info.get("transparency", b""), int | bytes | tuple):
+        del image.info["transparency"]  # a text of that name
     if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
         raise ValueError("32 bits a pixel, of which nobody knows what is white")
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to white
@@ -273,19 +355,36 @@ def _is_name(name: str) -> bool:
 def _checked(name: str) -> str:
     if not _is_name(name):
         raise ValueError(f"got name={name!r}, expected at most 100 letters and digits, such as my-faces")
+    if _is_drawn(name):
+        raise ValueError(f"got name={name!r}, expected another one: the built-in, drawn faces are called so")
     return name
 
 
-def _free_name(path: Path, size: int, digest: str, known: str | None) -> str:
-    """The name of the known layout, or of the file or folder, unless other faces have it."""
-    name = known or re.sub(r"\W+", "-", path.stem).strip("-").lower()[:100] or "faces"
+def _is_drawn(name: str) -> bool:
+    return name.startswith("drawn-") and name.removeprefix("drawn-") in LAYOUTS
+
+
+def _name_of(path: Path) -> str:
+    """The name of the file or folder, as a set's."""
+    stem = path.name.removesuffix(".gz").removesuffix(".bz2").removesuffix(".xz") if path.is_file() else path.name
+    return re.sub(r"\W+", "-", Path(stem).stem).strip("-").lower()[:100] or "faces"
+
+
+def _find(name: str, size: int, digest: str) -> Report | None:
+    """The report of a set that was made of the same in the same way, and is still whole."""
+    done = read_report(name, size)
+    return done if done and done.digest == digest and done.is_complete() else None
+
+
+def _check_free(name: str, path: Path, size: int, digest: str, known: str | None) -> None:
+    """`ValueError` where other faces have that `name`, which nobody asked for."""
     other = read_report(name, size)
     if other and other.source != str(path) and other.digest != digest:
         owner = f"those made from {other.source}"
-    elif not known and name.removeprefix("drawn-") in LAYOUTS:
+    elif not known and (name in LAYOUTS or _is_drawn(name)):
         owner = "the built-in ones"
     else:
-        return name
+        return
     raise ValueError(
         f"{path} would be called {name!r}, like {owner}. Give these faces a name of their own, or this one to replace "
         "the others: name='…', or --name on the command line"
@@ -332,7 +431,7 @@ def _decode_all(
     # Processes, since Pillow decodes one picture at a time in each. A few pictures are done before one has started.
     # Batches are ours: joblib's own would grow, and with them the memory.
     parallel = Parallel(n_jobs=-1 if len(chunks) > 2 else 1, batch_size=1, return_as="generator")
-    tasks = (delayed(_decode)(contents(chunk), size, crop) for chunk in chunks)
+    tasks = (delayed(_decode)(contents(chunk), size, crop, os.getpid()) for chunk in chunks)
     count = len(source.files)
     with tqdm(total=count, initial=start, desc="prepare", unit="picture", disable=not progress) as bar:
         try:
@@ -362,9 +461,18 @@ def _read(source: Source, i: int) -> bytes | str:
         return source.read(i)
     except MemoryError:
         raise
-    except Exception as error:  # a wrong checksum, a password, a file that has gone: a line of the report
-        if getattr(error, "errno", None) not in (None, errno.ENOENT, errno.EACCES):
-            raise  # but a disk that fails now may work later
+    except PermissionError:
+        return REFUSED
+    except OSError as error:
+        if error.errno is None:  # of a broken archive
+            return str(error) or type(error).__name__
+        # A drive that fails, or went away, says nothing about the picture, and may be there again later.
+        raise SourceFailed(
+            error.errno,
+            f"{printable(source.files[i])} was there a moment ago and can't be read now ({error.strerror}): is the "
+            f"drive with {source.path} still there? Run it again: it goes on where it was",
+        ) from error
+    except Exception as error:  # a wrong checksum, a password: a line of the report
         return str(error) or type(error).__name__
 
 
@@ -372,15 +480,30 @@ def _fingerprint(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def _decode(contents: list[bytes | str | None], size: int, crop: float) -> list[bytes | str | None]:
+def _decode(contents: list[bytes | str | None], size: int, crop: float, parent: int) -> list[bytes | str | None]:
+    _end_with(parent)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd files: those that matter become reasons
         return [_decode_one(content, size, crop) if isinstance(content, bytes) else content for content in contents]
 
 
+@cache
+def _end_with(parent: int) -> None:
+    """A process that decodes ends when the one it works for does, even if that was killed."""
+    if os.name == "nt" or os.getpid() == parent:  # Windows: joblib ends it after some minutes
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _decode_one(content: bytes, size: int, crop: float) -> bytes | str:
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with open_picture(content) as image:
             return to_face(image, size, crop).tobytes()
     except MemoryError:
         raise
@@ -401,6 +524,9 @@ class _Part:
 
     def __init__(self, folder: Path, digest: str, size: int, count: int):
         self.array, self.journal, self.size = folder / "part.npy", folder / "part.jsonl", size
+        for path in (self.array, self.journal):
+            if path.is_symlink():  # somebody else's: not to be written through
+                path.unlink()
         self.files = 0
         self.unreadable: list[tuple[str, str]] = []
         self.listed = 0  # of these, in the journal
@@ -419,6 +545,10 @@ class _Part:
     @property
     def kept(self) -> int:
         return len(self.seen)
+
+    @property
+    def refused(self) -> int:
+        return sum(reason == REFUSED for _, reason in self.unreadable)
 
     def append(self, results: list[tuple[str, bytes | str | None]]) -> None:
         self.files += len(results)
@@ -492,11 +622,12 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _publish(report: Report, part: _Part, families: np.ndarray) -> None:
+def _publish(report: Report, part: _Part, families: np.ndarray) -> Report:
     """Put the files in their places, the manifest last: until then the set that was there before counts."""
     with atomic_file(report.families_path) as path:
         np.save(path, families)
     part.finish(report.images_path)
+    report = replace(report, pixels=_digest_of_pixels(report.open_arrays()[0]))
     manifest = asdict(report)
     del manifest["folder"]  # a cache folder may be moved
     with atomic_file(report.folder / "manifest.json") as path:
@@ -505,17 +636,4 @@ def _publish(report: Report, part: _Part, families: np.ndarray) -> None:
     for path in {*report.folder.glob("*-*.npy")} - {report.images_path, report.families_path}:
         with suppress(PermissionError):  # Windows, while somebody looks at the older faces
             path.unlink()
-
-
-@contextmanager
-def _explain_full_disk(folder: Path, need: int) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise OSError(
-            error.errno,
-            f"the disk is full: {folder} needs up to {need / 1e6:,.0f} MB. Make room and run the same again: it goes "
-            "on where it stopped. Or set VAELIB_CACHE to a folder on another disk",
-        ) from error
+    return report

@@ -7,7 +7,6 @@ bundle = load_pretrained("path/to/run")     # what `python -m vaelib train` wrot
 import copy
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from vaelib.faces import Faces
 from vaelib.latents import NamedAxes, PCAAxes, encode_faces, fit_attributes, fit_pca, labels_of
 from vaelib.model import VAE, DenseVAE
 from vaelib.priors import FittedPrior, Prior, fit_priors, priors_from_tensors, priors_to_tensors, published_priors
-from vaelib.storage import atomic_file, checked_tensor, expand, read_tensors, read_text, unfinished
+from vaelib.storage import atomic_file, checked_tensor, expand, put, read_tensors, read_text, unfinished
 
 SHIPPED = Path(__file__).parent / "weights"
 MODELS = {"VAE": VAE, "DenseVAE": DenseVAE}
@@ -93,8 +92,7 @@ class Bundle:
             card = self.card | {"sha256": {path.name: _sha256(path) for path in files}}
             Path(part, "card.json").write_text(json.dumps(card, indent=1, allow_nan=False) + "\n")
             for name in ("config.json", *(path.name for path in files), "card.json"):
-                with atomic_file(folder / name) as path:  # the card last: it says that a bundle is there
-                    os.replace(Path(part, name), path)
+                put(part / name, folder / name)  # the card last: it says that a bundle is there
         for name in set(FILES) - set(card["sha256"]):  # of a bundle that was here before
             (folder / name).unlink(missing_ok=True)
         return folder

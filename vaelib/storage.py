@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from tempfile import TemporaryDirectory
 
 import platformdirs
@@ -55,29 +56,49 @@ def expand(path: str | Path) -> Path:
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Hand out a temporary path on the same disk; on success fsync it and rename it to `path`, on error remove it.
+    """Hand out a temporary path beside `path`; on success fsync it and rename it to `path`, on error remove it.
 
-    A crash at any moment leaves `path` either as it was or complete. The folder must exist.
+    A crash at any moment leaves `path` either as it was or complete. The folder must exist. What a process that was
+    killed left in it goes.
     """
     path = Path(path)
-    with unfinished(path.parent) as folder:
-        part = folder / path.name  # the name stays: numpy and Pillow choose a format by its ending
-        yield part
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
+    _sweep(path.parent)
+    part = path.parent / f"{_prefix()}{os.getpid()}-{token_hex(4)}-{path.name}"  # numpy and Pillow go by the ending
+    try:
+        with explain_disk(path.parent):
+            yield part
+            put(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 @contextmanager
 def unfinished(folder: Path) -> Iterator[Path]:
-    """A folder in `folder` for what is not complete, gone afterwards. What a killed process left goes too."""
-    mine = f".part-{socket.gethostname()}-"
-    for left in folder.glob(f"{mine}*"):
-        process = left.name.removeprefix(mine).partition("-")[0]
-        if process.isdigit() and not _is_running(int(process)):
-            shutil.rmtree(left, ignore_errors=True)
-    with explain_disk(folder), TemporaryDirectory(prefix=f"{mine}{os.getpid()}-", dir=folder) as part:
+    """A folder in `folder` for files that are not complete, gone afterwards: `put` gives them their places."""
+    _sweep(folder)
+    with explain_disk(folder), TemporaryDirectory(prefix=f"{_prefix()}{os.getpid()}-", dir=folder) as part:
         yield Path(part)
+
+
+def put(part: Path, path: Path) -> None:
+    """Make sure that a complete file is on the disk, and only then give it its name."""
+    with open(part, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def _prefix() -> str:
+    return f".part-{socket.gethostname()}-"
+
+
+def _sweep(folder: Path) -> None:
+    for left in folder.glob(f"{_prefix()}*"):
+        process = left.name.removeprefix(_prefix()).partition("-")[0]
+        if process.isdigit() and not _is_running(int(process)):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def _is_running(process: int) -> bool:

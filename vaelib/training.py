@@ -33,7 +33,7 @@ from vaelib.metrics import psnr
 from vaelib.model import inference, memory_format
 from vaelib.muon import Muon
 from vaelib.recipes import TrainConfig
-from vaelib.storage import atomic_file, check_header, explain_disk
+from vaelib.storage import atomic_file, check_header, explain_disk, put, unfinished
 
 CHECKPOINT = "checkpoint.safetensors"
 STABLE = "stable.safetensors"  # the last state before a "wsd" schedule's rate falls: a longer run goes on from here
@@ -358,8 +358,10 @@ class TrainingRun:
     def _save(self) -> None:
         facts = {"history": self.history, "config": asdict(self.config), "faces": self.trained_on}
         metadata = {name: json.dumps(fact, allow_nan=False) for name, fact in facts.items()}
-        with atomic_file(self.folder / CHECKPOINT) as part:
-            save_file({key: value.contiguous() for key, value in self._state().items()}, part, metadata)
+        with unfinished(self.folder) as part:  # safetensors writes a temporary file of its own beside
+            tensors = {key: value.contiguous() for key, value in self._state().items()}
+            save_file(tensors, part / CHECKPOINT, metadata)
+            put(part / CHECKPOINT, self.folder / CHECKPOINT)
         if self.config.schedule == "wsd" and len(self.history) == self.config.stable_epochs:
             with atomic_file(self.folder / STABLE) as part:
                 shutil.copyfile(self.folder / CHECKPOINT, part)
