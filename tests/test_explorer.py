@@ -1,7 +1,10 @@
 """The explorer's widgets without a browser: setting a value or clicking a button calls what a person's hand would."""
 
+import ast
 import asyncio
+import html
 import re
+import sys
 from base64 import b64decode
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,10 +20,12 @@ from jupyter_client.manager import run_kernel
 from PIL import Image
 
 from vaelib.drawn import draw_face
-from vaelib.explorer import LatentExplorer, app
+from vaelib.explorer import RECORDINGS, LatentExplorer, app
 from vaelib.explorer_state import ExplorerState
+from vaelib.faces import Faces
 from vaelib.latents import NamedAxes, PCAAxes
-from vaelib.pretrained import Bundle
+from vaelib.model import VAE, DenseVAE
+from vaelib.pretrained import Bundle, load_pretrained, make_bundle, shipped
 
 SHOWN = (160, "JPEG")  # what `render` is asked for
 
@@ -272,6 +277,95 @@ def test_an_error_stops_the_animation_and_is_reported(explorer, monkeypatch):
 
     asyncio.run(asyncio.wait_for(animate(), 100))
     assert [str(error) for error in errors] == ["no memory left"]
+    assert "no memory left" in explorer.message.value, "whoever looks at the page sees it too"
+
+
+# ------------------------------------------------------------------------------------- errors, few latents, large ones
+
+
+def test_every_handler_is_heard_through_the_one_way_that_tells_errors():
+    """So that none can be added whose errors nobody sees."""
+    tree = ast.parse(Path(sys.modules[LatentExplorer.__module__].__file__).read_text())
+    calls = {"observe": [], "on_click": [], "create_task": []}
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        for node in ast.walk(function):
+            if isinstance(node, ast.Attribute) and node.attr in calls:
+                calls[node.attr].append(function.name)
+    assert calls == {"observe": ["_hear"], "on_click": ["_hear"], "create_task": ["_start"]}
+
+
+def test_faces_that_are_not_here_are_told(explorer, monkeypatch, empty_cache):
+    """A run of somebody else's: its faces are in their cache."""
+    monkeypatch.setitem(explorer.state.bundle.card, "faces", "theirs")
+    explorer.attributes_panel.fit.click()
+    assert "no faces called &#x27;theirs&#x27; at 64 pixels" in explorer.message.value
+
+
+@pytest.mark.parametrize("error", [MemoryError("16 GB"), KeyError("gone"), OSError("no space left")])
+def test_an_error_behind_any_button_is_told(explorer, monkeypatch, error, caplog):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(explorer.state, "render", fail)
+    for button in (explorer.save_button, explorer.reset_button, explorer.randomize_button):
+        explorer.message.value = ""
+        button.click()
+        assert html.escape(str(error)) in explorer.message.value
+    faults = [record for record in caplog.records if record.exc_info]
+    assert bool(faults) == (not isinstance(error, OSError)), "the traceback of a fault is in the log"
+
+
+@pytest.mark.parametrize("kind", ["GIF", "MP4"])
+def test_an_error_in_a_recording_is_told_and_frees_the_buttons(explorer, monkeypatch, kind):
+    def fail(*arguments, **options):
+        raise MemoryError("no room for the film")
+
+    async def record():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        monkeypatch.setitem(RECORDINGS, kind, (fail, "image/gif"))
+        explorer.record_buttons[kind].click()
+        while explorer.record_buttons["GIF"].disabled:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(record(), 600))
+    assert "no room for the film" in explorer.message.value
+    assert explorer.progress.layout.visibility == "hidden"
+
+
+def test_a_recording_too_large_to_hold_says_so(explorer):
+    explorer.size_field.value = 4096
+    explorer.record_buttons["GIF"].click()
+    assert "got 4096 pixels, expected at most 2048 for a recording" in explorer.message.value
+    assert not explorer.record_buttons["GIF"].disabled
+
+
+@pytest.mark.parametrize("network", [DenseVAE(image_size=32, latent_dim=2), VAE(base_channels=2, latent_channels=1)])
+def test_a_model_of_few_latents_opens(network):
+    images = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
+    bundle = make_bundle(network, Faces(images), {})
+    explorer = LatentExplorer(bundle)
+    count = bundle.axes.directions[0].numel()
+    assert len(explorer.sliders) == len(bundle.axes) + 4 and len(bundle.axes) <= count
+    assert explorer.attributes_panel.orthogonal.disabled, (
+        f"four axes have no room for right angles in {count} dimensions"
+    )
+    explorer.sliders[-1].value = 1.0
+    code = explorer.code_field.value
+    explorer.reset_button.click()
+    explorer.code_field.value = code
+    assert explorer.sliders[-1].value == 1.0 and not explorer.message.value
+
+
+def test_models_that_ship_are_loaded_when_they_are_chosen(monkeypatch):
+    loaded = []
+    monkeypatch.setattr("vaelib.explorer.load_pretrained", lambda name: loaded.append(name) or load_pretrained(name))
+    monkeypatch.delenv("VAELIB_MODEL", raising=False)
+    page = app()
+    assert loaded == [shipped()[0]]
+    (chooser,) = [w for w in page.children[0].children[0].children if getattr(w, "description", "") == "model"]
+    assert list(chooser.options) == shipped()
+    chooser.value = "drawn-cartoon"
+    assert loaded == [shipped()[0], "drawn-cartoon"]
 
 
 def test_it_displays_as_widgets_with_a_still_picture_beside(explorer):

@@ -1,3 +1,4 @@
+import http.client
 import json
 import os
 import socket
@@ -24,7 +25,10 @@ ROOT = Path(__file__).parents[1]
 def vaelib(*arguments, **environment: str) -> subprocess.CompletedProcess:
     """`python -m vaelib …` as a reader types it."""
     command = [sys.executable, "-m", "vaelib", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | environment)
+    encoding = environment.get("PYTHONIOENCODING")
+    return subprocess.run(
+        command, capture_output=True, text=True, encoding=encoding, cwd=ROOT, env=os.environ | environment
+    )
 
 
 @pytest.fixture
@@ -415,15 +419,24 @@ def test_ctrl_c_says_what_goes_on_and_what_begins_anew(tmp_path, monkeypatch, ca
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
-def test_the_end_of_explore_is_the_end_of_its_server(tmp_path):
+def test_the_page_answers_to_its_own_names_and_its_end_is_the_end_of_its_server(tmp_path):
+    def status(host: str, path: str = "/") -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+        connection.request("GET", path, headers={"Host": host, "Origin": f"http://{host}"})
+        return connection.getresponse().status
+
     pytest.importorskip("voila")
     psutil = pytest.importorskip("psutil")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "vaelib", "explore", "--no-browser", "--port", str(port)]
+    command += ["--host", "faces.example", "--model", "drawn-anime"]
     explore = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert any("is running at" in line for line in explore.stderr)
+    channels = "/api/kernels/11111111-1111-1111-1111-111111111111/channels"
+    assert {status("evil.example"), status("evil.example", channels), status(f"evil.example:{port}")} == {403}
+    assert status(f"localhost:{port}") == status(f"127.0.0.1:{port}") == status("faces.example") == 200
     family = [psutil.Process(explore.pid), *psutil.Process(explore.pid).children(recursive=True)]
     explore.terminate()
     gone, alive = psutil.wait_procs(family, timeout=600)

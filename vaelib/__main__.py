@@ -57,6 +57,7 @@ SHARPEN_HELP = {
     "adversarial": "how hard a discriminator pulls, as a multiple of all else",
     "judge_rate": "the discriminator's step size",
 }
+IDLE_SECONDS = 300  # after which the kernel behind a page that was closed ends
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -159,6 +160,13 @@ def _parser() -> argparse.ArgumentParser:
     explore = commands.add_parser("explore", help="open the explorer as a page in the browser")
     explore.add_argument("--model", help="one that ships, or the folder of a run (default: all that ship)")
     explore.add_argument("--port", type=int, default=8866, help="where the page is served (default: %(default)s)")
+    explore.add_argument(
+        "--host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another name of this machine that the page answers to",
+    )
     explore.add_argument("--no-browser", action="store_true", help="serve the page without opening it")
     explore.set_defaults(run=_explore)
     return parser
@@ -341,7 +349,7 @@ def _explore(options: argparse.Namespace) -> None:
         raise ValueError("explore needs Voilà: pip install voila; or use vaelib.LatentExplorer in a notebook")
     if not 0 < options.port < 65536:
         raise ValueError(f"got --port {options.port}, expected a number from 1 to 65535, such as 8866")
-    environment = dict(os.environ)
+    environment = {"JUPYTER_WIDGETS_ECHO": "0"} | os.environ  # half the messages; there is one view of each slider
     if options.model:
         from vaelib.pretrained import load_pretrained, shipped
 
@@ -349,7 +357,10 @@ def _explore(options: argparse.Namespace) -> None:
         known = options.model in shipped()
         environment["VAELIB_MODEL"] = options.model if known else str(expand(options.model).resolve())
     page = Path(__file__).with_name("app.ipynb")
-    flags = [f"--port={options.port}"] + ["--no-browser"] * options.no_browser
+    # Another site's page that has its name point here must not reach the kernel behind the page.
+    names = {"allow_remote_access": False, "local_hostnames": ["localhost", *options.host]}
+    flags = [f"--port={options.port}", f"--Voila.tornado_settings={names}"] + ["--no-browser"] * options.no_browser
+    flags += [f"--MappingKernelManager.cull_idle_timeout={IDLE_SECONDS}", "--MappingKernelManager.cull_interval=30"]
     command = [sys.executable, "-m", "voila", str(page), *flags]
     if os.name == "nt":  # where another program can't take this one's place
         sys.exit(subprocess.run(command, env=environment, check=False).returncode)

@@ -9,10 +9,12 @@ What the explorer knows and does is in `vaelib.explorer_state`; `LatentExplorer`
 import asyncio
 import html
 import itertools
+import logging
 import os
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from time import monotonic
 from weakref import WeakSet
@@ -44,10 +46,14 @@ FRAMES_PER_SLIDER_MOVE = 5  # moving twelve sliders at every frame is more than 
 PATIENCE_SECONDS = 1.0  # how long the animation waits for a browser that lags or has gone
 SHOWN_SIZE = 320  # pixels on the page;
 SENT_SIZE = 160  # half of that is drawn, and the browser enlarges it
+RECORDED_MOST = 2048  # pixels a side of a recording: 60 frames of 2048 make a file of 60 MB
 RECORDED_FRAMES, RECORDED_SPEED, RECORDED_SECONDS = 60, 2, 0.04  # as fast as on the page, at half its rate
 RECORDINGS = {"GIF": (to_gif, "image/gif"), "MP4": (to_mp4, "video/mp4")}
 ATTRIBUTES_SHOWN = 12  # of those given or fitted
 FITTED_FACES = 1000
+LONGEST_WAIT = 0.1  # seconds until the next picture, however many events come meanwhile
+EXPECTED = (ValueError, OSError, ModuleNotFoundError)  # errors that are about what somebody gave, and say what to do
+log = logging.getLogger(__name__)
 
 _EXPLORERS: "WeakSet[LatentExplorer]" = WeakSet()
 
@@ -71,7 +77,7 @@ class LatentExplorer:
         generator: torch.Generator | None = None,
         attributes: NamedAxes | Mapping[str, NamedAxes] | None = None,
     ):
-        bundles = {models.card["faces"]: models} if isinstance(models, Bundle) else dict(models)
+        bundles = {models.card["faces"]: models} if isinstance(models, Bundle) else models
         if not bundles:
             raise ValueError("got no model, expected a bundle or several by name: see vaelib.load_pretrained")
         if not isinstance(attributes, Mapping):
@@ -82,6 +88,7 @@ class LatentExplorer:
         self._task: asyncio.Task | None = None  # the animation, while it runs
         self._recording: asyncio.Task | None = None
         self._pending: asyncio.TimerHandle | None = None  # the picture that waits for more slider events
+        self._stale = 0  # events that a picture which still waits will show
         self._free_at = 0.0  # when the kernel has had as much time for events as the last picture took
         self._moving_sliders = False
         self._has_browser = False
@@ -207,10 +214,10 @@ class LatentExplorer:
         self.axis_rows = [AxisRow(*each) for each in zip(state.names, state.strips(), widths, strict=True)]
         for index, axis in enumerate(self.axis_rows):
             axis.lock.value = index in state.locked
-            axis.slider.observe(self._guarded(self._on_slider), names="value")
-            axis.lock.observe(self._guarded(self._on_lock), names="value")
+            self._hear(axis.slider, self._on_slider)
+            self._hear(axis.lock, self._on_lock)
         self.axes_panel.children = [columns([axis.box for axis in self.axis_rows[:count]])]
-        self.attributes_panel.show(self.axis_rows[count:])
+        self.attributes_panel.show(self.axis_rows[count:], state.can_be_orthogonal)
         self._show()
 
     @property
@@ -226,16 +233,17 @@ class LatentExplorer:
     # ----------------------------------------------------------------------------------------------- listening
 
     def _listen(self) -> None:
-        self.randomize_button.on_click(self._on_randomize)
-        self.undo_button.on_click(self._on_undo)
-        self.reset_button.on_click(self._on_reset)
-        self.attributes_panel.fit.on_click(self._on_fit)
-        self.attributes_panel.save.on_click(self._on_save_attributes)
-        self.save_button.on_click(self._on_save)
-        for kind, record in self.record_buttons.items():
-            record.on_click(lambda button, kind=kind: self._on_record(kind))
-        self._echo.observe(self._on_echo, names="value")
         for widget, handler in (
+            (self.randomize_button, self._on_randomize),
+            (self.undo_button, self._on_undo),
+            (self.reset_button, self._on_reset),
+            (self.attributes_panel.fit, self._on_fit),
+            (self.attributes_panel.save, self._on_save_attributes),
+            (self.save_button, self._on_save),
+            *((record, partial(self._on_record, kind)) for kind, record in self.record_buttons.items()),
+            *((end.draw, partial(self._on_draw_end, side)) for side, end in enumerate(self.ends)),
+            *((end.take, partial(self._on_take_end, side)) for side, end in enumerate(self.ends)),
+            (self._echo, self._on_echo),
             (self.animate_button, self._on_animate),
             (self.model_choice, self._on_model),
             (self.prior_choice, self._on_setting),
@@ -245,17 +253,53 @@ class LatentExplorer:
             (self.spherical_box, self._on_morph),
             (self.attributes_panel.orthogonal, self._on_orthogonal),
             (self.attributes_panel.load, self._on_load),
+            *((end.upload, partial(self._on_upload, side)) for side, end in enumerate(self.ends)),
         ):
-            widget.observe(self._guarded(handler), names="value")
-        self.tabs.observe(self._on_tab, names="selected_index")
-        for side, end in enumerate(self.ends):
-            end.draw.on_click(lambda button, side=side: self._on_draw_end(side))
-            end.take.on_click(lambda button, side=side: self._on_take_end(side))
-            end.upload.observe(lambda change, side=side: self._on_upload(side), names="value")
+            self._hear(widget, handler)
+        self._hear(self.tabs, self._on_tab, "selected_index")
 
-    def _guarded(self, handler: Callable[[dict], None]) -> Callable[[dict], None]:
-        """`handler`, deaf to what the explorer itself sets."""
-        return lambda change: None if self._moving_sliders else handler(change)
+    def _hear(self, widget: widgets.Widget, handler: Callable, trait: str = "value") -> None:
+        """The one way to a handler: `handler` gets a button's clicks, or the changes of another widget's `trait`.
+
+        It is deaf to what the explorer itself sets, and what goes wrong in it is said beneath the picture.
+        """
+
+        def hear(event: dict | widgets.Button) -> None:
+            if not self._moving_sliders:
+                with self._complaints():
+                    handler(event)
+
+        if isinstance(widget, widgets.Button):
+            widget.on_click(hear)
+        else:
+            widget.observe(hear, names=trait)
+
+    def _start(self, work: Coroutine, then: Callable[[], None]) -> asyncio.Task:
+        """The one way to a task: what goes wrong in `work` is said beneath the picture, then `then` is called."""
+
+        def end(task: asyncio.Task) -> None:
+            if not task.cancelled():
+                then()
+                if error := task.exception():
+                    self._say_error(error)
+                    raise error  # to the kernel's log
+
+        task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(end)
+        return task
+
+    @contextmanager
+    def _complaints(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._say_error(error)
+            if not isinstance(error, EXPECTED):  # a fault of the program: whoever looks for it needs all of it
+                log.warning("an error in the explorer", exc_info=error)
+
+    def _say_error(self, error: BaseException) -> None:
+        told = str(error) if isinstance(error, EXPECTED) and str(error) else f"{type(error).__name__}: {error}"
+        self._say(f'<span style="color: #b00020">{html.escape(told)}</span>')
 
     @contextmanager
     def _held(self):
@@ -302,13 +346,13 @@ class LatentExplorer:
 
     def _on_load(self, change: dict) -> None:
         if content := take_upload(self.attributes_panel.load):
-            with self._complaints():
-                attributes = NamedAxes.load(content)
-                expected = self.state.bundle.axes.directions.shape[1:]
-                if attributes.directions.shape[1:] != expected:
-                    shape = tuple(attributes.directions.shape[1:])
-                    raise ValueError(f"these axes are for latents of {shape}, the model's are {tuple(expected)}")
-                self._use(attributes)
+            attributes = NamedAxes.load(content)
+            expected = self.state.bundle.axes.directions.shape[1:]
+            if attributes.directions.shape[1:] != expected:
+                shape = tuple(attributes.directions.shape[1:])
+                raise ValueError(f"these axes are for latents of {shape}, the model's are {tuple(expected)}")
+            self._use(attributes)
+            self._say("")
 
     def _use(self, attributes: NamedAxes) -> None:
         self.stop()
@@ -338,27 +382,29 @@ class LatentExplorer:
         self._show()
 
     def _on_code(self, change: dict) -> None:
-        with self._complaints():
+        try:
             name = model_of(change["new"])
             if name in self._bundles:
                 self.model_choice.value = name
             self.state.restore(change["new"])
-        self._show()
+            self._say("")
+        finally:
+            self._show()
 
     # ------------------------------------------------------------------------------------------- morphs
 
-    def _on_draw_end(self, side: int) -> None:
+    def _on_draw_end(self, side: int, button: widgets.Button) -> None:
         self.morph.draw_end(side, next(self._seeds))
         self._show()
 
-    def _on_take_end(self, side: int) -> None:
+    def _on_take_end(self, side: int, button: widgets.Button) -> None:
         self.morph.set_end(side, self.state.face())
         self._show()
 
-    def _on_upload(self, side: int) -> None:
+    def _on_upload(self, side: int, change: dict) -> None:
         if content := take_upload(self.ends[side].upload):
-            with self._complaints():
-                self.morph.set_end(side, read_face(content, self.state.bundle))
+            self.morph.set_end(side, read_face(content, self.state.bundle))
+            self._say("")
             self._show()
 
     # ------------------------------------------------------------------------------------------- keeping
@@ -367,27 +413,31 @@ class LatentExplorer:
         size = self.size_field.value
         self._offer(self.scene.render(size), f"{self.state.name}-{size}.png", "image/png")
 
-    def _on_record(self, kind: str) -> None:
-        self._recording = asyncio.get_running_loop().create_task(self._record(kind, self.size_field.value))
-
-    async def _record(self, kind: str, size: int) -> None:
+    def _on_record(self, kind: str, button: widgets.Button) -> None:
+        if (size := self.size_field.value) > RECORDED_MOST:
+            raise ValueError(f"got {size} pixels, expected at most {RECORDED_MOST} for a recording: choose fewer")
         usable = [record for record in self.record_buttons.values() if not record.disabled]
-        for record in usable:
-            record.disabled = True
-        self.progress.value, self.progress.layout.visibility = 0, "visible"
-        encode, type_of_file = RECORDINGS[kind]
-        name = f"{self.state.name}-{size}.{kind.lower()}"
-        try:
-            pictures = []
-            for picture in self.scene.frames(RECORDED_FRAMES, size, RECORDED_SPEED * self.speed_slider.value):
-                pictures.append(picture)
-                self.progress.value = len(pictures)
-                await asyncio.sleep(PAUSE_SECONDS)
-            self._offer(await asyncio.to_thread(encode, pictures, RECORDED_SECONDS), name, type_of_file)
-        finally:
+
+        def finish() -> None:
             self.progress.layout.visibility = "hidden"
             for record in usable:
                 record.disabled = False
+
+        for record in usable:
+            record.disabled = True
+        self.progress.value, self.progress.layout.visibility = 0, "visible"
+        self._recording = self._start(self._record(kind, size), finish)
+
+    async def _record(self, kind: str, size: int) -> None:
+        encode, type_of_file = RECORDINGS[kind]
+        name = f"{self.state.name}-{size}.{kind.lower()}"
+        pictures = []  # small ones, enlarged as they are encoded
+        own_size, speed = self.state.bundle.image_size, RECORDED_SPEED * self.speed_slider.value
+        for picture in self.scene.frames(RECORDED_FRAMES, own_size, speed):
+            pictures.append(picture)
+            self.progress.value = len(pictures)
+            await asyncio.sleep(PAUSE_SECONDS)
+        self._offer(await asyncio.to_thread(encode, pictures, RECORDED_SECONDS, size=size), name, type_of_file)
 
     def _on_save_attributes(self, button: widgets.Button) -> None:
         self._offer(
@@ -402,15 +452,6 @@ class LatentExplorer:
             f'style="text-decoration: underline">Download {name}</a> ({len(content) / 1000:,.0f} kB)'
         )
 
-    @contextmanager
-    def _complaints(self):
-        """Say what is wrong with something that a person gave, beneath the picture."""
-        try:
-            yield
-            self._say("")
-        except ValueError as error:
-            self._say(f'<span style="color: #b00020">{html.escape(str(error))}</span>')
-
     def _say(self, text: str) -> None:
         self.message.value = f'<div style="line-height: 1.3; overflow-wrap: anywhere">{text}</div>' if text else ""
 
@@ -419,8 +460,7 @@ class LatentExplorer:
     def _on_animate(self, change: dict) -> None:
         if change["new"]:
             self.scene.remember()
-            self._task = asyncio.get_running_loop().create_task(self._animate())
-            self._task.add_done_callback(self._on_end)
+            self._task = self._start(self._animate(), self.stop)
         else:
             self.stop()
             self._move_sliders()
@@ -446,11 +486,6 @@ class LatentExplorer:
     def _on_echo(self, change: dict) -> None:
         self._has_browser = True
 
-    def _on_end(self, task: asyncio.Task) -> None:
-        if not task.cancelled():  # an error stopped it: release the button, and let the error be seen
-            self.stop()
-            task.result()
-
     # --------------------------------------------------------------------------------------------- drawing
 
     def _show(self) -> None:
@@ -472,11 +507,16 @@ class LatentExplorer:
     def _draw_soon(self) -> None:
         """Draw now; or, where events come faster than pictures can, one picture for several of them."""
         if self._pending:
+            self._stale += 1
             return
         wait = self._free_at - monotonic()
         if wait > 0 and (loop := _running_loop()):
-            self._pending = loop.call_later(wait, self._draw)
+            self._pending = loop.call_later(wait, self._draw_pending)
         else:
+            self._draw()
+
+    def _draw_pending(self) -> None:
+        with self._complaints():
             self._draw()
 
     def _draw(self) -> None:
@@ -487,7 +527,10 @@ class LatentExplorer:
         self.picture.value = self.scene.render(SENT_SIZE, "JPEG")
         if not self._task:
             self._show_code()
-        self._free_at = 2 * monotonic() - started
+        # The more events were overtaken, the longer the next picture waits: a flood is worked off, not painted.
+        took = monotonic() - started
+        self._free_at = started + took + min(took * (1 + self._stale), LONGEST_WAIT)
+        self._stale = 0
 
     def _show_code(self) -> None:
         with self._held():
@@ -506,8 +549,26 @@ def _first(attributes: NamedAxes | None) -> NamedAxes | None:
     return attributes and attributes.pick(*attributes.names[:ATTRIBUTES_SHOWN])
 
 
+class _ShippedModels(Mapping):
+    """The bundles that ship, by name, each loaded when it is asked for: all together take half a gigabyte."""
+
+    def __getitem__(self, name: str) -> Bundle:
+        if name not in shipped():
+            raise KeyError(name)
+        return load_pretrained(name)  # once: the explorer keeps what it opened
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(shipped())
+
+    def __len__(self) -> int:
+        return len(shipped())
+
+    def __contains__(self, name: object) -> bool:
+        return name in shipped()
+
+
 def app() -> widgets.Widget:
     """The page that `python -m vaelib explore` serves: the model named in VAELIB_MODEL, else all that ship."""
     name = os.environ.get("VAELIB_MODEL")
-    models = load_pretrained(name) if name else {name: load_pretrained(name) for name in shipped()}
+    models = load_pretrained(name) if name else _ShippedModels()
     return widgets.VBox([LatentExplorer(models).box], layout={"align_items": "center"})

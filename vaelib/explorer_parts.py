@@ -55,9 +55,9 @@ class AttributesPanel:
         )
         self.box = widgets.VBox()
 
-    def show(self, rows: list[AxisRow]) -> None:
+    def show(self, rows: list[AxisRow], can_be_orthogonal: bool) -> None:
         """Put the sliders in; where there are none, say how to get some."""
-        self.save.disabled = self.orthogonal.disabled = not rows
+        self.save.disabled, self.orthogonal.disabled = not rows, not can_be_orthogonal
         below = columns([each.box for each in rows]) if rows else self._note
         self.box.children = [row(self.fit, self.load, self.save, self.orthogonal, gap="4px 8px"), below]
 

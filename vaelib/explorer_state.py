@@ -127,12 +127,18 @@ class ExplorerState(_Scene):
     def use(self, attributes: NamedAxes | None) -> None:
         """Take these attributes instead of those before, and start again at the mean face."""
         self.attributes, self.orthogonal = attributes, False
-        self._at_right_angles = attributes.orthogonal() if attributes else None
+        fits = attributes and len(attributes) <= attributes.directions[0].numel()
+        self._at_right_angles = attributes.orthogonal() if fits else None
         self.names = [f"axis {number}" for number in range(1, len(self.bundle.axes) + 1)]
         self.names += attributes.names if attributes else ()
         self.weights, self.draw = [0.0] * len(self.names), None
         self.locked: set[int] = set()
         self._past, self._changing = [], None
+
+    @property
+    def can_be_orthogonal(self) -> bool:
+        """Whether there are attributes, and no more than the latent space has dimensions."""
+        return self._at_right_angles is not None
 
     def move(self, index: int, weight: float) -> None:
         """Set one weight. Moving the same again makes no further step for `undo`."""
@@ -228,6 +234,10 @@ class ExplorerState(_Scene):
         for _ in range(len(self.names) if kind else len(self.bundle.axes)):
             number, digit = divmod(number, _WEIGHT_BASE)
             weights.append(round(digit / 100 - LIMIT, 2))
+        if kind == 2 and not self.can_be_orthogonal:
+            raise ValueError(
+                f"the code needs axes at right angles, and {len(self.attributes)} have no room for that here"
+            )
         self.remember()
         self.draw = draw
         if kind:

@@ -1,6 +1,6 @@
 """Look: grids of faces, training curves, traversals. Each takes pictures as float (B, 3, H, W) in [0, 1]."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import partial
 from io import BytesIO
@@ -111,21 +111,26 @@ def plot_history(history: list[dict[str, float]]) -> Figure:
     return figure
 
 
-def to_gif(pictures: Sequence[Image.Image], seconds: float = 0.04, there_and_back: bool = True) -> bytes:
+def to_gif(
+    pictures: Sequence[Image.Image], seconds: float = 0.04, there_and_back: bool = True, size: int | None = None
+) -> bytes:
     """RGB pictures of one size as a GIF that plays for ever, `seconds` each; back to front again, so that none jumps.
 
+    With `size` each is enlarged to `size`×`size` pixels when its turn comes, so that only one is large at a time.
     Raises `ValueError` for no picture at all.
     """
     # The octree takes a millisecond where Pillow's default, a median cut, takes a quarter of a second.
     quantize = partial(Image.Image.quantize, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    frames = [quantize(picture) if picture.mode == "RGB" else picture for picture in pictures]
+    frames = [quantize(picture) if picture.mode == "RGB" else picture for picture in _enlarged(pictures, size)]
     frames = _played(frames, there_and_back)
     file = BytesIO()
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=round(1000 * seconds), loop=0)
     return file.getvalue()
 
 
-def to_mp4(pictures: Sequence[Image.Image], seconds: float = 0.04, there_and_back: bool = True) -> bytes:
+def to_mp4(
+    pictures: Sequence[Image.Image], seconds: float = 0.04, there_and_back: bool = True, size: int | None = None
+) -> bytes:
     """The same as an MP4 (H.264): plays once, in all colours, in a twentieth of the GIF's bytes. Sides are made even.
 
     Needs PyAV, `pip install av`.
@@ -135,12 +140,16 @@ def to_mp4(pictures: Sequence[Image.Image], seconds: float = 0.04, there_and_bac
     frames, file = _played(pictures, there_and_back), BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("h264", rate=Fraction(seconds).limit_denominator(1000) ** -1)
-        stream.width, stream.height = (side - side % 2 for side in frames[0].size)
+        stream.width, stream.height = (side - side % 2 for side in ((size, size) if size else frames[0].size))
         stream.pix_fmt = "yuv420p"  # what every browser plays; it holds colours at half the resolution
-        for frame in frames:
+        for frame in _enlarged(frames, size):
             container.mux(stream.encode(av.VideoFrame.from_image(frame)))
         container.mux(stream.encode())  # what the encoder still holds
     return file.getvalue()
+
+
+def _enlarged(pictures: Sequence[Image.Image], size: int | None) -> Iterator[Image.Image]:
+    return (picture.resize((size, size), Image.Resampling.LANCZOS) if size else picture for picture in pictures)
 
 
 def _played(pictures: Sequence[Image.Image], there_and_back: bool) -> list[Image.Image]:

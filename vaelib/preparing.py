@@ -327,6 +327,7 @@ def to_face(image: Image.Image, size: int, crop: float = 1.0) -> Image.Image:
     image.draft(None, (int(image.width * needed), int(image.height * needed)))
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width:,}×{image.height:,} pixels, more than {MAX_PIXELS:,} in all")
+    image.load()
     with suppress(Exception):  # metadata that can't be read turn nothing, and cost no picture
         ImageOps.exif_transpose(image, in_place=True)
     if not isinstance(image.info.get("transparency", b""), int | bytes | tuple):

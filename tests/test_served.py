@@ -1,0 +1,61 @@
+import subprocess
+import sys
+
+import ipywidgets as widgets
+import pytest
+
+from vaelib import served
+from vaelib.served import app, seats, take_seat
+
+
+@pytest.fixture(autouse=True)
+def give_back():
+    yield
+    while served._held:
+        served._held.pop().release()
+
+
+def test_each_visitor_has_a_seat_until_none_is_left(empty_cache):
+    assert [take_seat(3) for _ in range(4)] == [True, True, True, False]
+    served._held.pop().release()
+    assert take_seat(3)
+
+
+def test_a_seat_is_free_when_its_process_ends(empty_cache):
+    code = "from vaelib.served import take_seat; print(take_seat(1), flush=True); input()"
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "True\n"
+    assert not take_seat(1)
+    other.kill()
+    other.wait()
+    assert take_seat(1)
+
+
+def test_who_comes_when_all_seats_are_taken_is_told_so(empty_cache, monkeypatch):
+    monkeypatch.setenv("VAELIB_VISITORS", "1")
+    assert take_seat(1)
+    page = app()
+    assert isinstance(page, widgets.HTML)
+    assert "1 pages are open, which is all that this machine has memory for" in page.value
+
+
+def test_whose_seat_is_free_gets_the_explorer(empty_cache, monkeypatch):
+    monkeypatch.setenv("VAELIB_MODEL", "drawn-anime")
+    assert isinstance(app(), widgets.VBox)
+
+
+def test_the_number_of_seats(monkeypatch):
+    monkeypatch.delenv("VAELIB_VISITORS", raising=False)
+    monkeypatch.setattr(served, "_memory_bytes", lambda: 24_000_000_000)
+    assert seats() == int(0.8 * 24_000_000_000 / served.VISITOR_BYTES)
+    monkeypatch.setattr(served, "_memory_bytes", lambda: 1)
+    assert seats() == 1
+    monkeypatch.setenv("VAELIB_VISITORS", "7")
+    assert seats() == 7
+
+
+@pytest.mark.parametrize("told", ["0", "-1", "many", ""])
+def test_a_wrong_number_of_seats(monkeypatch, told):
+    monkeypatch.setenv("VAELIB_VISITORS", told)
+    with pytest.raises(ValueError, match=f"got VAELIB_VISITORS='{told}', expected a number of visitors"):
+        seats()

@@ -1,0 +1,59 @@
+"""What the page of `python -m vaelib explore` shows: the explorer, for as many visitors as the machine has memory for.
+
+Each visitor has a kernel of their own. It holds a seat as long as it lives; who comes when all are taken is told so.
+"""
+
+import os
+
+import ipywidgets as widgets
+from filelock import FileLock, Timeout
+
+from vaelib.storage import cache_folder
+
+VISITOR_BYTES = (
+    1_000_000_000  # of memory: a kernel takes 0.7 GB with one model, 0.95 with four (tests/benchmarks/visitors.py)
+)
+_held: list[FileLock] = []
+
+
+def app() -> widgets.Widget:
+    """The explorer of the model named in VAELIB_MODEL, else of all that ship; or a sentence where no seat is free."""
+    if take_seat(seats()):
+        from vaelib.explorer import app  # only now: it loads PyTorch and a model
+
+        return app()
+    return widgets.HTML(
+        f"<p>{seats()} pages are open, which is all that this machine has memory for. One that was closed makes room "
+        "after five minutes: reload this page then. Whoever runs the server can allow more: VAELIB_VISITORS.</p>"
+    )
+
+
+def seats() -> int:
+    """How many visitors at once: VAELIB_VISITORS, else what four fifths of the memory hold."""
+    told = os.environ.get("VAELIB_VISITORS")
+    if told is not None:
+        if not told.isdigit() or int(told) < 1:
+            raise ValueError(f"got VAELIB_VISITORS={told!r}, expected a number of visitors, 1 or more")
+        return int(told)
+    return max(1, int(0.8 * _memory_bytes() / VISITOR_BYTES))
+
+
+def take_seat(count: int) -> bool:
+    """Hold one of `count` seats until this process ends, by a lock that the system gives back even if it is killed."""
+    folder = cache_folder("seats")
+    for number in range(count):
+        lock = FileLock(folder / f"{number}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        _held.append(lock)
+        return True
+    return False
+
+
+def _memory_bytes() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows does not tell
+        return 8_000_000_000
