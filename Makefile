@@ -24,9 +24,12 @@ lab: $(READY)
 app: $(READY)
 	$(BIN)/python -m vaelib explore $(APP)
 
+# Both run, whatever becomes of the first.
 test: $(READY)
-	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 notebooks
+	@failed=; \
+	$(BIN)/python -m pytest || failed="$$failed tests"; \
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=3000 notebooks || failed="$$failed notebooks"; \
+	test -z "$$failed" || { echo "make test: failed:$$failed"; exit 1; }
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -19,8 +19,24 @@ KAGGLE = "https://kaggle.com"
 BADGE = re.compile(r" *\[!\[Open in (?:Colab|Kaggle)\]\([^)]*\)\]\([^)]*\)")
 CLONE = re.compile(r"^git clone https://github\.com/.*\n", re.MULTILINE)
 PIP_ROW = re.compile(r"^\| pip alone \|.*\n", re.MULTILINE)
-FROM = re.compile(r"(?<=install )from (?:the clone that this notebook stands in|GitHub)$", re.MULTILINE)
-INSTALL = re.compile(r"^( *%pip install --quiet) \S+$", re.MULTILINE)
+SET_UP = re.compile(
+    r"^try:\n    import vaelib\nexcept ModuleNotFoundError:.*?\n    import vaelib$", re.MULTILINE | re.DOTALL
+)
+FROM_CLONE = """\
+try:
+    import vaelib
+except ModuleNotFoundError:  # Colab or Kaggle: install from a clone of the project, wherever it lies
+    places = ". .. ../.. ../../.. /content /content/drive/MyDrive /kaggle/working"
+    clones = !ls $(printf "%s/*/vaelib/recipes.py " {places}) 2>/dev/null
+    assert clones, "put the project's whole folder beside this notebook, or into /content"
+    %pip install --quiet "{clones[0].removesuffix('/vaelib/recipes.py')}"
+    import vaelib"""
+FROM_GITHUB = """\
+try:
+    import vaelib
+except ModuleNotFoundError:  # Colab or Kaggle: install from GitHub
+    %pip install --quiet {address}
+    import vaelib"""
 
 
 def badges(repo: str, notebook: str) -> str:
@@ -52,18 +68,15 @@ def publish_readme(text: str, repo: str) -> str:
 
 
 def publish_notebook(notebook: nbformat.NotebookNode, repo: str, path: str) -> None:
-    """Badges under the title of a lesson, and where its set-up cell installs from: the address, or the clone."""
+    """Badges under the title of a lesson, and where its set-up cell installs from: the address, or a clone."""
     title = notebook.cells[0]
     title.source = re.sub(rf"^{BADGE.pattern}.*\n\n", "", title.source, flags=re.MULTILINE)
     if repo:
         title.source = re.sub(r"^(# .*\n\n)", rf"\1{badges(repo, path)}\n\n", title.source, count=1)
-    source = address(repo) if repo else "/".join([".."] * path.count("/"))
+    set_up = FROM_GITHUB.format(address=address(repo)) if repo else FROM_CLONE
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.source = INSTALL.sub(rf"\1 {source}", cell.source)
-            cell.source = FROM.sub(
-                "from GitHub" if repo else "from the clone that this notebook stands in", cell.source
-            )
+            cell.source = SET_UP.sub(lambda _: set_up, cell.source)
 
 
 def publish(root: Path, repo: str) -> list[Path]:

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+HANG = 600_000  # milliseconds after which something hangs; all waits end by what they wait for
 CHROMIUM = os.environ.get("VAELIB_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -33,6 +34,7 @@ def browser_page(width: int = 1280, height: int = 900):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": width, "height": height})
+        page.set_default_timeout(HANG)
         page.problems = []
         page.on("pageerror", lambda error: page.problems.append(str(error)))
         page.on("console", lambda said: page.problems.extend(_problems(said)))
@@ -82,15 +84,15 @@ def serve(notebook: Path, folder: Path, app: str) -> Iterator[str]:
         yield address if app == "voila" else f"{address}lab/tree/{notebook.name}?token=T&reset"
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(HANG / 1000)
 
 
 def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
-    for _ in range(240):
+    for _ in range(HANG // 500):
         if server.poll() is not None:
             raise OSError(f"the server ended: {log.read_text()}")
         try:
-            urllib.request.urlopen(address, timeout=10)
+            urllib.request.urlopen(address, timeout=HANG / 1000)
             return
         except urllib.error.HTTPError:
             return
@@ -110,12 +112,12 @@ def picture_in(page) -> bytes:
 
 def run_all_cells(page) -> None:
     """In JupyterLab: wait for the notebook and its kernel, then Run → Run All Cells, and wait until all are done."""
-    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=120_000)
-    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=120_000)
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=HANG)
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=HANG)
     page.wait_for_timeout(1000)  # the menu is there before it works
     page.click("text=Run >> nth=0")
     page.click("text=Run All Cells >> nth=0")
     waiting = "[...document.querySelectorAll('.jp-InputPrompt')].some(prompt => prompt.textContent.includes('*'))"
-    page.wait_for_function(waiting, timeout=30_000)
-    page.wait_for_function(f"!{waiting}", timeout=240_000)
-    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=240_000)
+    page.wait_for_function(waiting, timeout=HANG)
+    page.wait_for_function(f"!{waiting}", timeout=HANG)
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=HANG)

@@ -7,12 +7,12 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from browsing import ROOT, browser_page, missing, picture_in, run_all_cells, serve
+from browsing import HANG, ROOT, browser_page, missing, picture_in, run_all_cells, serve
 from PIL import Image
 
 from vaelib.drawn import draw_face
 
-pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing() or "all there"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing() or "all there"), pytest.mark.timeout(3000)]
 
 SOURCE = """\
 import torch
@@ -42,7 +42,7 @@ class Explorer:
     def __init__(self, page, folder):
         self.page, self.folder = page, folder
         try:
-            page.wait_for_selector("img.widget-image", timeout=120_000)
+            page.wait_for_selector("img.widget-image", timeout=HANG)
         except Exception:
             page.screenshot(path=folder / "no-explorer.png")
             raise
@@ -56,7 +56,7 @@ class Explorer:
 
     def after(self, action) -> np.ndarray:
         """The picture, once `action` has changed it and it has come to rest."""
-        before, patience_ends = picture_in(self.page), time.monotonic() + 30
+        before, patience_ends = picture_in(self.page), time.monotonic() + HANG / 1000
         action()
         while (now := picture_in(self.page)) == before:
             assert time.monotonic() < patience_ends, "the picture stayed as it was"
@@ -114,7 +114,7 @@ class Explorer:
     def download(self, suffix: str):
         """The path of the file behind the link under the picture."""
         link = self.page.locator(f"a[download$='.{suffix}']")
-        link.wait_for(timeout=120_000)
+        link.wait_for(timeout=HANG)
         with self.page.expect_download() as download:
             link.click()
         return download.value.path()
@@ -152,7 +152,7 @@ def notebook(tmp_path):
 @pytest.mark.parametrize("app", ["lab", "voila"])
 def test_the_explorer_in_a_browser(notebook, tmp_path, app):
     with serve(notebook, tmp_path, app) as address, browser_page(1600, 1000) as page:
-        page.goto(address, timeout=300_000)
+        page.goto(address, timeout=HANG)
         if app == "lab":
             run_all_cells(page)
         explorer = Explorer(page, tmp_path)
@@ -198,10 +198,10 @@ def test_the_explorer_in_a_browser(notebook, tmp_path, app):
         assert far(explorer.after(lambda: explorer.drag("way", share=1.0)), start)
         assert not far(explorer.after(lambda: explorer.press("Undo")), start)
         explorer.upload(uploads.last, b"this is no picture")
-        page.wait_for_selector("text=this file is no picture", timeout=20_000)
+        page.wait_for_selector("text=this file is no picture", timeout=HANG)
         explorer.open("Attributes")
         explorer.press("Fit to faces")
-        page.wait_for_selector("text=12 attributes fitted", timeout=120_000)
+        page.wait_for_selector("text=12 attributes fitted", timeout=HANG)
         page.wait_for_timeout(1000)
         assert far(explorer.after(lambda: explorer.drag("skin", share=1.0)), drawn)
         for width in (1600, 1280, 700):
@@ -218,7 +218,7 @@ def test_lesson_07_in_jupyterlab(tmp_path):
     notebook.parent.mkdir()
     shutil.copy(ROOT / "notebooks" / notebook.name, notebook)
     with serve(notebook, tmp_path, "lab") as address, browser_page(1600, 1000) as page:
-        page.goto(address, timeout=300_000)
+        page.goto(address, timeout=HANG)
         run_all_cells(page)
         explorer = Explorer(page, tmp_path)
         far_away = explorer.after(lambda: explorer.drag("axis 1", share=0.1))

@@ -23,7 +23,7 @@ def folder(tmp_path_factory) -> Path:
     cells[0].metadata["alt"] = "A black square."
     cells[1].metadata["alt"] = ["A small black square.", "A larger one."]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Squares"), *cells], metadata=METADATA)
-    NotebookClient(notebook, timeout=100).execute()
+    NotebookClient(notebook, timeout=600).execute()
     nbformat.write(notebook, folder / "squares.ipynb")
     return folder
 
@@ -47,7 +47,7 @@ def test_each_picture_gets_its_text_and_nothing_else_does(folder):
 def test_running_drops_what_it_puts_back(folder):
     describe_all(folder)
     notebook = read(folder)
-    NotebookClient(notebook, timeout=100).execute()
+    NotebookClient(notebook, timeout=600).execute()
     assert not [output for cell in notebook.cells for output in cell.get("outputs", []) if output.get("metadata")]
     assert notebook.metadata != METADATA
     assert notebook.cells[1].metadata.alt == "A black square."

@@ -399,7 +399,7 @@ def test_signed_address_is_not_shown_when_interrupted(kaggle, monkeypatch):
 def test_nothing_is_shown_by_a_client_told_to_be_verbose(kaggle, file_status):
     kaggle.token, kaggle.file_status = SECRET, file_status
     process = run_python(kaggle, "-m", "vaelib", "download", "anime", VERBOSE="1", KAGGLE_API_TOKEN=SECRET)
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=600)[0]
     assert "kaggle.com/datasets/splcher/animefacedataset" in output
     assert SECRET not in output
     assert SIGNATURE not in output

@@ -216,7 +216,7 @@ print(len(drawn), explorer.state.weights[0], explorer.picture.value == render(16
 
 def output_of(client, code: str) -> str:
     printed = []
-    reply = client.execute_interactive(code, timeout=120, output_hook=lambda said: printed.append(said["content"]))
+    reply = client.execute_interactive(code, timeout=600, output_hook=lambda said: printed.append(said["content"]))
     assert reply["content"]["status"] == "ok", reply["content"]
     return "".join(content.get("text", "") for content in printed).strip()
 
@@ -275,7 +275,7 @@ def test_an_error_stops_the_animation_and_is_reported(explorer, monkeypatch):
             await asyncio.sleep(0.001)
         explorer.animate_button.value = False
 
-    asyncio.run(asyncio.wait_for(animate(), 100))
+    asyncio.run(asyncio.wait_for(animate(), 600))
     assert [str(error) for error in errors] == ["no memory left"]
     assert "no memory left" in explorer.message.value, "whoever looks at the page sees it too"
 
@@ -582,7 +582,7 @@ def test_a_morph_is_animated_there_and_back(morphing):
             await asyncio.sleep(0.001)
         morphing.animate_button.value = False
 
-    asyncio.run(asyncio.wait_for(animate(), 100))
+    asyncio.run(asyncio.wait_for(animate(), 600))
     assert morphing.morph.share >= 0.5 and morphing.state.weights == [0] * 12
 
 

@@ -174,7 +174,7 @@ def test_lesson_04_trains_in_two_processes_from_a_notebook(tmp_path):
     }
     code = block("04_training", "notebook_launcher", changes)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    NotebookClient(notebook, timeout=200, resources={"metadata": {"path": tmp_path}}).execute()
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
     assert sorted(path.name for path in tmp_path.glob("rank-*")) == ["rank-0", "rank-1"]
     assert (tmp_path / "runs" / "anime" / "checkpoint.safetensors").exists()
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import textwrap
 from pathlib import Path
 
 import nbformat
@@ -54,25 +55,34 @@ def run(colab: Path, folder: Path, *module: str) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.timeout(900)
+def set_up_cell() -> str:
+    lesson = nbformat.read(ROOT / "notebooks" / "07_explorer.ipynb", as_version=4)
+    return next(cell.source for cell in lesson.cells if cell.cell_type == "code")
+
+
+def test_without_a_clone_it_says_what_to_do(colab, tmp_path):
+    (tmp_path / "lesson.ipy").write_text(set_up_cell())
+    done = run(colab, tmp_path, "IPython", "lesson.ipy")
+    assert "put the project's whole folder beside this notebook, or into /content" in done.stdout + done.stderr
+    assert not installed(colab) & MISSING
+
+
+@pytest.mark.timeout(1800)
 def test_it_installs_what_is_missing_and_nothing_else(colab):
     clone = colab / "clone"
     shutil.copytree(ROOT / "vaelib", clone / "vaelib", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, clone)
-    lesson = nbformat.read(ROOT / "notebooks" / "07_explorer.ipynb", as_version=4)
-    set_up = next(cell.source for cell in lesson.cells if cell.cell_type == "code")
     look = """
 import json, ipywidgets, torch
 explorer = vaelib.LatentExplorer(vaelib.load_pretrained("drawn-anime"))
 seen = {"widgets": ipywidgets.__version__, "bytes": len(explorer.picture.value)}
 print("\\n" + json.dumps(seen | {module.__name__: module.__file__ for module in (vaelib, torch)}))
 """
-    (clone / "notebooks").mkdir()
-    (clone / "notebooks" / "lesson.ipy").write_text(set_up + look)
+    (colab / "lesson.ipy").write_text(set_up_cell() + look)  # as in /content: the clone is a folder beside it
     before = installed(colab)
     assert not before & MISSING
-    done = run(colab, clone / "notebooks", "IPython", "lesson.ipy")
+    done = run(colab, colab, "IPython", "lesson.ipy")
     assert done.returncode == 0, done.stdout + done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])
     assert installed(colab) - before == MISSING
@@ -80,3 +90,17 @@ print("\\n" + json.dumps(seen | {module.__name__: module.__file__ for module in 
     assert Path(seen["torch"]).is_relative_to(colab / "system")
     assert seen["widgets"] == WIDGETS
     assert seen["bytes"] > 1000
+
+
+@pytest.mark.parametrize("stands", ["clone", "clone/notebooks", "clone/notebooks/solutions", "."])
+def test_the_clone_is_found_from_wherever_the_kernel_stands(tmp_path, stands):
+    (tmp_path / "my clone" / "vaelib").mkdir(parents=True)
+    (tmp_path / "my clone" / "vaelib" / "recipes.py").touch()
+    (tmp_path / "my clone" / "notebooks" / "solutions").mkdir(parents=True)
+    begin, end = (set_up_cell().index(text) for text in ("    places", "    %pip"))
+    script = tmp_path / "look.ipy"
+    script.write_text(textwrap.dedent(set_up_cell()[begin:end]) + "print(clones[0])\n")
+    command = [sys.executable, "-m", "IPython", script]
+    folder = tmp_path / stands.replace("clone", "my clone")
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert (folder / done.stdout.strip()).resolve() == tmp_path / "my clone" / "vaelib" / "recipes.py", done.stderr

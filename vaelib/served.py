@@ -16,12 +16,8 @@ VISITOR_BYTES = (
 _held: list[FileLock] = []
 
 
-def app() -> widgets.Widget:
-    """The explorer of the model named in VAELIB_MODEL, else of all that ship; or a sentence where no seat is free."""
-    if take_seat(seats()):
-        from vaelib.explorer import app  # only now: it loads PyTorch and a model
-
-        return app()
+def sorry() -> widgets.Widget:
+    """What a visitor sees who has no seat."""
     return widgets.HTML(
         f"<p>{seats()} pages are open, which is all that this machine has memory for. One that was closed makes room "
         "after five minutes: reload this page then. Whoever runs the server can allow more: VAELIB_VISITORS.</p>"
@@ -38,10 +34,13 @@ def seats() -> int:
     return max(1, int(0.8 * _memory_bytes() / VISITOR_BYTES))
 
 
-def take_seat(count: int) -> bool:
-    """Hold one of `count` seats until this process ends, by a lock that the system gives back even if it is killed."""
+def take_seat(count: int | None = None) -> bool:
+    """Hold one of `count` seats (default: `seats()`) until this process ends. False where none is free.
+
+    It is held by a lock, which the system gives back even where the process is killed.
+    """
     folder = cache_folder("seats")
-    for number in range(count):
+    for number in range(count or seats()):
         lock = FileLock(folder / f"{number}.lock")
         try:
             lock.acquire(timeout=0)
