@@ -371,3 +371,41 @@ def test_a_locked_member_is_told(tmp_path, empty_cache):
     path.write_bytes(content)
     report = prepare(path, size=32, progress=False)
     assert (report.kept, report.unreadable) == (1, [("b.png", "locked with a password")])
+
+
+def test_a_zip_at_the_end_of_a_tar_is_not_the_whole(tmp_path, empty_cache):
+    inner = write_zip(tmp_path / "part.zip", [("z.png", picture(9))]).read_bytes()
+    members = [*((f"{i}.png", picture(i)) for i in range(6)), ("part.zip", inner)]
+    report = prepare(write_tar(tmp_path / "my.tar", members, "w"), size=32, progress=False)
+    assert (report.kept, report.unreadable) == (6, [("part.zip", "an archive in a tar: unpack it")])
+
+
+def test_a_zip_in_another_archive_is_not_the_whole(tmp_path, empty_cache):
+    inner = write_zip(tmp_path / "part.zip", [("z.png", picture(9))]).read_bytes()
+    (tmp_path / "my.rar").write_bytes(b"Rar!\x1a\x07\x01\x00" + inner)
+    with pytest.raises(ValueError, match="but a RAR archive"):
+        prepare(tmp_path / "my.rar", progress=False)
+
+
+def test_an_archive_in_an_archive_that_swells_is_not_unpacked(tmp_path, empty_cache):
+    source = write_zip(tmp_path / "faces.zip", [("a.png", picture(1)), ("bomb.zip", bytes(60_000_000))])
+    ((name, reason),) = prepare(source, size=32, progress=False).unreadable
+    assert name == "bomb.zip" and reason.startswith("60,000,000 bytes, more than")
+
+
+def test_archives_beyond_what_can_be_open_are_told(tmp_path, empty_cache, monkeypatch):
+    monkeypatch.setattr("vaelib.sources.MAX_ARCHIVES", 2)
+    (tmp_path / "mine").mkdir()
+    for i in range(4):
+        write_zip(tmp_path / "mine" / f"{i}.zip", [("a.png", picture(i))])
+    report = prepare(tmp_path / "mine", size=32, progress=False)
+    assert report.kept == 2 and len(report.unreadable) == 2
+
+
+def test_pictures_and_archives_that_are_not_read_are_told(tmp_path, empty_cache):
+    names = ["a.dng", "b.rar", "c.tar.zst", "d.xcf"]
+    source = write_zip(
+        tmp_path / "faces.zip", [("ok.png", picture(1)), ("notes.txt", b""), *((n, b"x") for n in names)]
+    )
+    report = prepare(source, size=32, progress=False)
+    assert report.others == 1 and [name for name, _ in report.unreadable] == names

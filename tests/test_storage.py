@@ -174,9 +174,20 @@ def test_a_side_of_nothing(size):
         check_side(size)
 
 
+def test_a_home_of_nobody_is_no_cache(monkeypatch):
+    monkeypatch.setenv("VAELIB_CACHE", "~nosuchuser/x")
+    with pytest.raises(ValueError, match="got VAELIB_CACHE='~nosuchuser/x', expected a folder: there is no such home"):
+        cache_folder()
+
+
+def test_a_number_of_faces_beyond_reason():
+    with pytest.raises(ValueError, match=r"got size=64, expected .* 1,000 GB in all: 1,000,000,000,000 faces"):
+        check_side(64, 10**12)
+
+
 def test_a_side_beyond_reason_says_what_it_would_take():
     check_side(4096)
-    with pytest.raises(ValueError, match=r"got size=60000, expected at most 4,096 pixels: 10 faces .* take 108.0 GB"):
+    with pytest.raises(ValueError, match=r"got size=60000, expected at most 4,096 pixels.*: 10 faces .* take 108.0 GB"):
         check_side(60000, 10)
 
 

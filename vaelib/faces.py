@@ -14,7 +14,7 @@ from vaelib import drawn
 from vaelib.families import find_families
 from vaelib.preparing import Report, open_array, prepare, prepared_names, read_report
 from vaelib.sources import ARCHIVE_ENDINGS
-from vaelib.storage import atomic_file, cache_folder
+from vaelib.storage import atomic_file, cache_folder, check_side
 
 DRAWN_COUNT = 4000
 
@@ -73,8 +73,8 @@ class Faces:
         count = len(families)
         if count < 2:
             raise ValueError(
-                f"got {len(self)} faces of which {count} are different, expected at least 2 to split. Near copies "
-                "count as one: prepare them with near=0 (--near 0) to take each as different"
+                f"got {len(self)} faces of which {count} are different, expected at least 2 to split"
+                + (". Near copies count as one: near=0 (--near 0) takes each as different" if count < len(self) else "")
             )
         test_count = min(max(1, round(count * test_fraction)), count - 1)
         chosen = np.random.default_rng(seed).permutation(families)[:test_count]
@@ -106,9 +106,10 @@ def load_faces(name: str | Path = "anime", size: int = 64, count: int = DRAWN_CO
     """
     if _is_path(name):
         return _open_prepared(prepare(name, size=size, progress=verbose))
-    if report := read_report(name, size):
-        return _open_prepared(report)
     style = name.removeprefix("drawn-")
+    built_in = style != name and style in drawn.FACTORS
+    if not built_in and (report := read_report(name, size)):
+        return _open_prepared(report)
     if style in drawn.FACTORS:
         if name == style and verbose:
             resize = "" if size == 64 else f" --size {size}"
@@ -131,6 +132,7 @@ def _open_prepared(report: Report) -> Faces:
 
 
 def _load_drawn(style: str, size: int, count: int) -> Faces:
+    check_side(size, count)
     # Drawing is slower than reading; the code's digest in the name makes a new version draw anew.
     version = hashlib.blake2b(Path(drawn.__file__).read_bytes(), digest_size=4).hexdigest()
     path = cache_folder("drawn") / f"{style}-{size}-{count}-{version}.npy"

@@ -24,7 +24,7 @@ def find_families(images: np.ndarray, near: float = NEAR) -> np.ndarray:
     so many pairs that these cannot be copies: pictures put together from the same few parts are alike without being
     copies.
     """
-    if near < 0:
+    if not near >= 0:
         raise ValueError(f"got near={near}, expected a distance between pictures, 0 or more, such as {NEAR}")
     return link_families(block_averages(images), near) if near else _exact_copies(images)
 

@@ -31,7 +31,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 
 from vaelib.families import NEAR, TooAlike, block_averages, link_families
-from vaelib.sources import Source, SourceFailed, digest_of, open_source, printable
+from vaelib.sources import Source, SourceFailed, digest_of, open_source, place_of, printable
 from vaelib.storage import atomic_file, cache_folder, check_side, expand, explain_disk, locked, read_text
 
 VERSION = 3  # raise it when the same source would give other bytes: sets prepared before are then prepared anew
@@ -39,6 +39,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow knows more, so
 PNG = b"\x89PNG\r\n\x1a\n"
 PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 REFUSED = "may not be read"
+SEVERAL = " + "  # between the sources of one set
 FEW_FAMILIES = 4  # so few that train or test would be of a single picture
 MAX_PIXELS = 64_000_000  # of one picture: decoded, they take 256 MB
 CHUNK = 256  # pictures that go to a process at once,
@@ -59,7 +60,7 @@ class Layout:
 # The cartoons stand in a wide white margin: the middle 350 of 500 pixels hold the head and cut only the widest hair.
 # All are put together from the same few parts, so different ones are as near to each other as copies are elsewhere.
 LAYOUTS = {
-    "anime": Layout(re.compile(r"(^|/)images/\d+_\d{4}\.jpg$"), crop=1.0, near=NEAR),
+    "anime": Layout(re.compile(r"(^|/)images(\.\w+)?/\d+_\d{4}\.jpg$"), crop=1.0, near=NEAR),
     # Google's own downloads have no folders by number, or other endings; its names alone, of 20 digits, tell them too.
     "cartoon": Layout(
         re.compile(r"(^|/)(cartoonset10+k[^/]*/(\d/)?cs\d+|cs\d{15,20})\.(jpg|png)$"), crop=0.7, near=0.0
@@ -109,7 +110,7 @@ class Report:
 
     def __str__(self) -> str:
         lines = [
-            f"{Path(self.source).name} -> {self.name!r}",
+            f"{SEVERAL.join(Path(source).name for source in self.source.split(SEVERAL))} -> {self.name!r}",
             f"{self.read:>8,} read",
             f"{self.duplicates:>8,} exact copies left out",
             f"{self.kept:>8,} kept, each different, {self.size}×{self.size} pixels",
@@ -123,7 +124,7 @@ class Report:
         lines += [f"         {printable(file)}: {reason}" for file, reason in self.unreadable[:5]]
         if len(self.unreadable) > 5:
             lines.append(f"         … and {len(self.unreadable) - 5:,} more")
-        if self.near and self.families < FEW_FAMILIES:
+        if self.near and self.families < min(FEW_FAMILIES, self.kept):
             lines.append(
                 "         which is too few to train and test on: near=0 (--near 0) takes near copies as different"
             )
@@ -151,7 +152,8 @@ def open_array(path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:
         array = np.load(path, mmap_mode="r")
     except Exception as error:  # whatever numpy makes of a header with a wrong bit
         raise ValueError(f"{path} is damaged ({error}); prepare the faces again, or delete its folder") from error
-    if array.shape != shape or array.dtype != dtype:
+    whole = path.stat().st_size == array.offset + array.nbytes and array.flags.c_contiguous
+    if array.shape != shape or array.dtype != dtype or not whole:
         raise ValueError(
             f"{path} is damaged (it holds {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}); prepare "
             "the faces again, or delete its folder"
@@ -188,10 +190,11 @@ def prepare(
     another source has the name; `OSError` where a disk is full or fails, or most pictures may not be read. What was
     done by then is not lost, and a set that was there before stays.
     """
-    paths = [source] if isinstance(source, str | Path) else list(source)
-    source = open_source(*(expand(path).resolve() for path in paths))
-    # A folder's own name and the one above count too: people point at the set, or at a folder in it.
-    above = "/".join(source.path.parts[-2:]) + "/" if source.path.is_dir() else ""
+    given = [source] if isinstance(source, str | Path) else source
+    paths = [expand(path).resolve() for path in given]
+    source, told_of = open_source(*paths), SEVERAL.join(map(str, paths))
+    # A source's own name and that of the folder above count too: people point at the set, or at a folder in it.
+    above = f"{place_of(paths[0])}/" if len(paths) == 1 else ""
     known, layout = recognise([above + file for file in source.files])
     if crop is None:
         crop = layout.crop if layout else 1.0
@@ -212,7 +215,7 @@ def prepare(
     need = f" ({folder} needs up to {len(source.files) * size * size * 3 / 1e6:,.0f} MB; the work goes on where it was)"
     with locked(folder / ".lock", f"the set {name!r}"), explain_disk(folder, need):
         if not told:
-            _check_free(name, source.path, size, digest, known)
+            _check_free(name, told_of, size, digest, known)
         if done := _find(name, size, digest):
             return done
         part = _Part(folder, digest, size, len(source.files))
@@ -239,7 +242,7 @@ def prepare(
         families, near, alike = _number_families(part.block_averages[: part.kept], near)
         report = Report(
             name=name,
-            source=str(source.path),
+            source=told_of,
             digest=digest,
             version=VERSION,
             size=size,
@@ -377,18 +380,18 @@ def _find(name: str, size: int, digest: str) -> Report | None:
     return done if done and done.digest == digest and done.is_complete() else None
 
 
-def _check_free(name: str, path: Path, size: int, digest: str, known: str | None) -> None:
+def _check_free(name: str, source: str, size: int, digest: str, known: str | None) -> None:
     """`ValueError` where other faces have that `name`, which nobody asked for."""
     other = read_report(name, size)
-    if other and other.source != str(path) and other.digest != digest:
+    if other and other.source != source and other.digest != digest:
         owner = f"those made from {other.source}"
     elif not known and (name in LAYOUTS or _is_drawn(name)):
         owner = "the built-in ones"
     else:
         return
     raise ValueError(
-        f"{path} would be called {name!r}, like {owner}. Give these faces a name of their own, or this one to replace "
-        "the others: name='…', or --name on the command line"
+        f"{source} would be called {name!r}, like {owner}. Give these faces a name of their own, or this one to "
+        "replace the others: name='…', or --name on the command line"
     )
 
 
@@ -526,7 +529,7 @@ class _Part:
     def __init__(self, folder: Path, digest: str, size: int, count: int):
         self.array, self.journal, self.size = folder / "part.npy", folder / "part.jsonl", size
         for path in (self.array, self.journal):
-            if path.is_symlink():  # somebody else's: not to be written through
+            if path.is_symlink() or (path.exists() and path.stat().st_nlink > 1):  # not to be written through
                 path.unlink()
         self.files = 0
         self.unreadable: list[tuple[str, str]] = []

@@ -1,6 +1,7 @@
 """The pictures in zips, tars and folders, whoever made them: what can be read, and why the rest is passed over.
 
-Nothing is unpacked, so no name, link or bomb in an archive can reach the disk; what is unreasonable is listed.
+Nothing is unpacked but an archive in an archive, to a temporary file without a name; so no name, link or bomb can reach
+the disk. What is unreasonable is listed.
 """
 
 import errno
@@ -19,28 +20,67 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import BinaryIO
 
-PICTURE_ENDINGS = (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+PICTURE_ENDINGS = (".apng", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
 # Pictures all the same, and so told apart from files that are none.
-UNREAD_ENDINGS = (".avif", ".eps", ".heic", ".heif", ".ico", ".jp2", ".jxl", ".ppm", ".psd", ".svg", ".tga")
+UNREAD_ENDINGS = (
+    *(
+        ".arw",
+        ".avif",
+        ".cr2",
+        ".dib",
+        ".dng",
+        ".eps",
+        ".exr",
+        ".hdr",
+        ".heic",
+        ".heif",
+        ".ico",
+        ".j2k",
+        ".jp2",
+        ".jpf",
+    ),
+    *(".jpx", ".jxl", ".kra", ".nef", ".pbm", ".pgm", ".pnm", ".ppm", ".psd", ".svg", ".tga", ".xcf"),
+)
+UNREAD_ARCHIVE_ENDINGS = (".001", ".7z", ".lz4", ".rar", ".z01", ".zst")
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
 MAX_FILE_BYTES = 100_000_000
 MAX_LIST_BYTES = 32_000_000  # of the list of files in a zip, which Python reads whole and 15 times as large
-MAX_ARCHIVE_BYTES = 8_000_000_000  # of an archive in an archive, which is copied to a temporary file
+MAX_ARCHIVES = 100  # in one folder or archive: each stays open as long as it is read from
+MAX_RATIO = 20  # of an archive in an archive, unpacked, to what it takes there: pictures are hardly compressed
 MAX_TAR_BYTES = 200_000_000_000  # that a compressed tar may unpack to: all of it is read to list it
 MAX_NAME_BYTES = 1_000_000  # of a name in a tar, with all that a member's extended header holds
 PASSWORD = 0x1  # a zip member's flag
-KINDS = {  # by the first bytes: what is neither a folder nor an archive that is read here, and what to do about it
-    b"7z\xbc\xaf\x27\x1c": "a 7z archive: unpack it and prepare the folder",
-    b"Rar!": "a RAR archive: unpack it and prepare the folder",
-    b"\x28\xb5\x2f\xfd": "a Zstandard archive: unpack it and prepare the folder",
-    b"PK": "a part of a split zip, or a zip without its end: download it again, or join all parts (zip -s 0 SET.zip "
-    "--out WHOLE.zip)",
-    b"\x1f\x8b": "compressed, but no tar archive, or one without its end: download it again, or unpack it and prepare "
-    "the folder",
-} | dict.fromkeys(
-    (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\x00", b"MM\x00*"),
-    "a single picture: prepare the folder that holds it and the others",
+COMPRESSED = (
+    "compressed, but no tar archive, or one without its end: download it again, or unpack it and prepare the folder"
 )
+KINDS = (
+    {  # by the first bytes: what is neither a folder nor an archive that is read here, and what to do about it
+        b"7z\xbc\xaf\x27\x1c": "a 7z archive: unpack it and prepare the folder",
+        b"Rar!": "a RAR archive: unpack it and prepare the folder",
+        b"\x28\xb5\x2f\xfd": "a Zstandard archive: unpack it and prepare the folder",
+        b"\x04\x22\x4d\x18": "an LZ4 archive: unpack it and prepare the folder",
+        b"%PDF": "a PDF file: export its pictures and prepare their folder",
+        b"PK": "a part of a split zip, or a zip without its end: download it again, or join all parts "
+        "(zip -s 0 SET.zip --out WHOLE.zip)",
+    }
+    | dict.fromkeys(
+        (
+            b"\xff\xd8\xff",
+            b"\x89PNG",
+            b"GIF8",
+            b"BM",
+            b"RIFF",
+            b"II*\x00",
+            b"MM\x00*",
+            b"\0\0\0\x0cjP",
+            b"<svg",
+            b"<?xml",
+        ),
+        "a single picture: prepare the folder that holds it and the others",
+    )
+    | dict.fromkeys((b"\x1f\x8b", b"BZh", b"\xfd7zXZ"), COMPRESSED)
+)
+OTHER_ARCHIVES = (b"7z", b"Rar!", b"\x28\xb5\x2f\xfd")  # which may hold a zip that would be taken for the whole
 
 
 @dataclass(frozen=True)
@@ -72,7 +112,12 @@ def open_source(*paths: Path) -> Source:
     archive, or where no picture is left, `SourceFailed` where a disk fails.
     """
     found = [_open(path) for path in paths]
-    source = found[0] if len(found) == 1 else _join(paths[0], [(p.name, s) for p, s in zip(paths, found, strict=True)])
+    if len(found) == 1:
+        source = found[0]
+    else:
+        source = _join(paths[0], [(place_of(path), part) for path, part in zip(paths, found, strict=True)])
+        empty = [path for path, part in zip(paths, found, strict=True) if not part.files]
+        source.skipped.extend((place_of(path), "holds no pictures") for path in empty)
     if not source.files:
         passed_over = "".join(f"; {printable(file)}: {reason}" for file, reason in source.skipped[:1])
         raise ValueError(
@@ -80,6 +125,11 @@ def open_source(*paths: Path) -> Source:
             f"{', '.join(PICTURE_ENDINGS)}{passed_over}"
         )
     return source
+
+
+def place_of(path: Path) -> str:
+    """The end of a path, which tells it from others and a known data set from any."""
+    return "/".join(path.parts[-2:])
 
 
 def digest_of(facts: Iterable) -> str:
@@ -101,14 +151,16 @@ def _open(path: Path) -> Source:
 
 def _open_archive(path: Path, file: BinaryIO, inner: bool = False) -> Source:
     """A zip or tar called `path`, whose content is `file`; `inner` where it lies in another archive."""
-    if zipfile.is_zipfile(file):
-        return _open_zip(path, file, inner)
     file.seek(0)
-    first = file.read(8)
+    first = file.read(262)
+    is_tar = first[257:] == b"ustar"  # a zip that lies last in it would be taken for the whole
+    if not is_tar and not first.startswith(OTHER_ARCHIVES) and zipfile.is_zipfile(file):
+        return _open_zip(path, file, inner)
     file.seek(0)
     try:
         archive = tarfile.open(fileobj=file, mode="r:*", tarinfo=_BoundedTarInfo)  # noqa: SIM115
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError):
+        first = b"\x89PNG" if first[4:8] == b"ftyp" else first  # AVIF, HEIC: a picture, too
         known = next((told for start, told in KINDS.items() if first.startswith(start)), None)
         told = (
             f"but {known}"
@@ -140,7 +192,10 @@ def _join(path: Path, parts: list[tuple[str, Source]]) -> Source:
 def _with_inner(outer: Source, names: list[str], open_inner: Callable[[str], Source]) -> Source:
     """`outer` and the archives called `names` in it; one that can't be opened is a line among those skipped."""
     parts = [("", outer)]
-    for name in names:
+    outer.skipped.extend(
+        (name, f"one of more than {MAX_ARCHIVES} archives: unpack it") for name in names[MAX_ARCHIVES:]
+    )
+    for name in names[:MAX_ARCHIVES]:
         try:
             parts.append((name, open_inner(name)))
         except ValueError as error:
@@ -183,7 +238,14 @@ def _open_folder(path: Path) -> Source:
     archives = [name for name in sorted(paths) if _is_archive(name)]
     too_large = {name: reason for name, facts in found.items() if (reason := _too_large(facts.st_size))}
     files = [name for name in found if name not in too_large]
-    unread = [(name, UNREAD) for name in sorted(paths) if _is_picture(name, UNREAD_ENDINGS)]
+    unread = _unread(sorted(paths))
+
+    def read(i: int) -> bytes:
+        content, size = paths[files[i]][0].read_bytes(), found[files[i]].st_size
+        if len(content) < size:
+            raise OSError(errno.EIO, f"{len(content):,} of {size:,} bytes came")
+        return content
+
     source = Source(
         path,
         files,
@@ -191,7 +253,7 @@ def _open_folder(path: Path) -> Source:
         list(too_large.items()) + unread + sorted(skipped),
         len(paths) - len(found) - len(unread) - len(archives),
         digest_of((name, facts.st_size, facts.st_mtime_ns) for name, facts in found.items()),
-        read=lambda i: paths[files[i]][0].read_bytes(),
+        read,
     )
     return _with_inner(source, archives, lambda name: _open(paths[name][0]))
 
@@ -220,7 +282,7 @@ def _open_zip(path: Path, file: BinaryIO, inner: bool) -> Source:
         raise ValueError(f"{path} is a damaged zip file (its beginning is missing): download it again, or pack it anew")
     pictures = sorted((m for m in members if _is_picture(m.filename)), key=lambda member: member.filename)
     archives = {_slashes(m.filename): m for m in members if _is_archive(m.filename)}
-    unread = [(_slashes(m.filename), UNREAD) for m in members if _is_picture(m.filename, UNREAD_ENDINGS)]
+    unread = _unread(_slashes(member.filename) for member in members)
     last = {member.filename: member for member in pictures}
     kept, skipped = [], []
     for member in pictures:
@@ -235,7 +297,8 @@ def _open_zip(path: Path, file: BinaryIO, inner: bool) -> Source:
 
     def open_inner(name: str) -> Source:
         member = archives[name]
-        if inner or (reason := _reason_to_skip(member, archives | {member.filename: member}, MAX_ARCHIVE_BYTES)):
+        most = MAX_RATIO * member.compress_size + MAX_NAME_BYTES
+        if inner or (reason := _reason_to_skip(member, {member.filename: member}, most)):
             raise ValueError("an archive in an archive in an archive: unpack it" if inner else reason)
         copy = TemporaryFile()  # noqa: SIM115 (open as long as it is read from)
         try:
@@ -307,7 +370,7 @@ def _open_tar(path: Path, archive: tarfile.TarFile) -> Source:
         raise ValueError(f"{path} is a damaged tar archive ({error}): download it again, or pack it anew") from error
     members = [member for member in members if not member.isdir()]
     pictures = [member for member in members if _is_picture(member.name)]
-    unread = [(member.name, UNREAD) for member in members if _is_picture(member.name, UNREAD_ENDINGS)]
+    unread = _unread(member.name for member in members)
     archives = [(m.name, "an archive in a tar: unpack it") for m in members if _is_archive(m.name)]
     last = {member.name: member for member in pictures}
     reasons = [_reason_to_skip_in_tar(member, last) for member in pictures]
@@ -344,12 +407,22 @@ def _reason_to_skip_in_tar(member: tarfile.TarInfo, last: dict[str, tarfile.TarI
 # ------------------------------------------------------------------------------------------------- names
 
 
-UNREAD = "a format that is not read here: convert it to PNG or JPEG"
+def _unread(names: Iterable[str]) -> list[tuple[str, str]]:
+    """What a person would call a picture, or an archive of them, and is not read here."""
+    return [
+        (name, reason)
+        for name in names
+        for endings, reason in (
+            (UNREAD_ENDINGS, "a format that is not read here: convert it to PNG or JPEG"),
+            (UNREAD_ARCHIVE_ENDINGS, "an archive that is not read here: unpack it"),
+        )
+        if _is_picture(name, endings)
+    ]
 
 
 def _times(path: Path) -> tuple[int, ...]:
     """Size and time of change of an archive; nothing for one inside another, which has neither."""
-    facts = path.stat() if path.is_file() else None
+    facts = path.stat() if path.is_absolute() else None
     return (facts.st_size, facts.st_mtime_ns) if facts else ()
 
 

@@ -18,12 +18,14 @@ from tqdm.auto import tqdm
 MAX_TEXT_BYTES = 4_000_000  # of a card, a config, a manifest
 MAX_HEADER_BYTES = 8_000_000  # of a safetensors file, which lists its tensors: some 80,000
 MAX_SIDE = 4096  # pixels of a picture
+MAX_SET_BYTES = 1_000_000_000_000  # of all faces of a set
 NO_WRITING = {
     errno.ENOSPC: "the disk is full",
     errno.EFBIG: "the file would be larger than is allowed there",
     errno.EROFS: "that disk can only be read",
     errno.EACCES: "that is not allowed",
     errno.EPERM: "that is not allowed",
+    errno.ELOOP: "it is a link to another place",
 } | ({errno.EDQUOT: "your share of the disk is used up"} if hasattr(errno, "EDQUOT") else {})
 
 
@@ -31,6 +33,8 @@ def cache_folder(*parts: str) -> Path:
     """A folder under `VAELIB_CACHE` (default: the platform's cache folder), made if missing."""
     root = os.environ.get("VAELIB_CACHE") or _platform_cache()
     folder = expand(root).joinpath(*parts)
+    if str(folder).startswith("~"):
+        raise ValueError(f"got VAELIB_CACHE={root!r}, expected a folder: there is no such home folder")
     with explain_disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -154,10 +158,11 @@ def check_side(size: int, count: int = 1) -> None:
     """`ValueError` unless pictures of `size` pixels a side are possible, with the bytes that `count` of them take."""
     if size < 1:
         raise ValueError(f"got size={size}, expected a positive number of pixels such as 64")
-    if size > MAX_SIDE:
+    need = 3 * size**2 * max(1, count)
+    if size > MAX_SIDE or need > MAX_SET_BYTES:
         raise ValueError(
-            f"got size={size}, expected at most {MAX_SIDE:,} pixels: {max(1, count):,} faces of that side would take "
-            f"{3 * size**2 * max(1, count) / 1e9:,.1f} GB"
+            f"got size={size}, expected at most {MAX_SIDE:,} pixels, and {MAX_SET_BYTES / 1e9:,.0f} GB in all: "
+            f"{max(1, count):,} faces of that side would take {need / 1e9:,.1f} GB"
         )
 
 
