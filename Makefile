@@ -28,7 +28,8 @@ app: $(READY)
 test: $(READY)
 	@failed=; \
 	$(BIN)/python -m pytest || failed="$$failed tests"; \
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=3000 notebooks || failed="$$failed notebooks"; \
+	$(BIN)/python -m pytest --nbval --nbval-current-env --timeout=3600 --nbval-cell-timeout=3000 notebooks \
+		|| failed="$$failed notebooks"; \
 	test -z "$$failed" || { echo "make test: failed:$$failed"; exit 1; }
 
 lint: $(READY)

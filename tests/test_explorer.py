@@ -137,7 +137,7 @@ def test_the_animation_waits_for_a_browser_that_lags(explorer, renders):
     assert len(renders) == 4  # until the sliders are to move
 
     traitlets.dlink((explorer._tick, "value"), (explorer._echo, "value"))  # it answers again, as its link does
-    asyncio.run(asyncio.wait_for(animate(frames=24), 60))
+    asyncio.run(asyncio.wait_for(animate(frames=24), 600))
 
 
 def test_locks_keep_sliders_and_undo_goes_back(explorer):
@@ -612,7 +612,7 @@ def test_record_offers_an_animation_and_leaves_the_face(explorer, kind):
         while button.disabled:
             await asyncio.sleep(0.01)
 
-    asyncio.run(asyncio.wait_for(record(), 200))
+    asyncio.run(asyncio.wait_for(record(), 600))
     name, content = downloaded(explorer)
     assert name == f"drawn-anime-48.{kind.lower()}"
     if kind == "GIF":

@@ -61,8 +61,10 @@ def set_up_cell() -> str:
 
 
 def test_without_a_clone_it_says_what_to_do(colab, tmp_path):
-    (tmp_path / "lesson.ipy").write_text(set_up_cell())
-    done = run(colab, tmp_path, "IPython", "lesson.ipy")
+    folder = tmp_path / "far" / "from" / "all"  # the cell looks two folders up
+    folder.mkdir(parents=True)
+    (folder / "lesson.ipy").write_text(set_up_cell())
+    done = run(colab, folder, "IPython", "lesson.ipy")
     assert "put the project's whole folder beside this notebook, or into /content" in done.stdout + done.stderr
     assert not installed(colab) & MISSING
 
@@ -92,15 +94,27 @@ print("\\n" + json.dumps(seen | {module.__name__: module.__file__ for module in 
     assert seen["bytes"] > 1000
 
 
-@pytest.mark.parametrize("stands", ["clone", "clone/notebooks", "clone/notebooks/solutions", "."])
-def test_the_clone_is_found_from_wherever_the_kernel_stands(tmp_path, stands):
-    (tmp_path / "my clone" / "vaelib").mkdir(parents=True)
-    (tmp_path / "my clone" / "vaelib" / "recipes.py").touch()
-    (tmp_path / "my clone" / "notebooks" / "solutions").mkdir(parents=True)
+@pytest.mark.parametrize(
+    "clones, stands, found",
+    [
+        (["my clone"], ".", "my clone"),  # as in /content
+        (["my clone"], "my clone", "my clone"),
+        (["my clone"], "my clone/notebooks", "my clone"),
+        (["my clone"], "my clone/notebooks/solutions", "my clone"),
+        (["a", "b"], "b", "b"),
+        (["a", "b"], "b/notebooks", "b"),
+        (["a", "near/b"], "near/sub", "near/b"),
+    ],
+)
+def test_the_nearest_clone_is_found_from_wherever_the_kernel_stands(tmp_path, clones, stands, found):
+    top = tmp_path / "far" / "from" / "all"
+    for clone in clones:
+        (top / clone / "vaelib").mkdir(parents=True)
+        (top / clone / "vaelib" / "recipes.py").touch()
+    (top / stands).mkdir(parents=True, exist_ok=True)
     begin, end = (set_up_cell().index(text) for text in ("    places", "    %pip"))
     script = tmp_path / "look.ipy"
     script.write_text(textwrap.dedent(set_up_cell()[begin:end]) + "print(clones[0])\n")
     command = [sys.executable, "-m", "IPython", script]
-    folder = tmp_path / stands.replace("clone", "my clone")
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert (folder / done.stdout.strip()).resolve() == tmp_path / "my clone" / "vaelib" / "recipes.py", done.stderr
+    done = subprocess.run(command, cwd=top / stands, capture_output=True, text=True)
+    assert (top / stands / done.stdout.strip()).resolve() == top / found / "vaelib" / "recipes.py", done.stderr
