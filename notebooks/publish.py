@@ -26,7 +26,7 @@ FROM_CLONE = """\
 try:
     import vaelib
 except ModuleNotFoundError:  # Colab or Kaggle: install from a clone of the project, wherever it lies
-    places = ". .. ../.. * ../* ../../* /content/* /content/drive/MyDrive/* "
+    places = ". .. ../.. ./* ../* ../../* /content/* /content/drive/MyDrive/* "
     clones = get_ipython().getoutput("ls -U " + places.replace(" ", "/vaelib/recipes.py ") + "2>/dev/null")
     assert clones, "put the project's whole folder beside this notebook, or into /content"
     %pip install --quiet "{clones[0].removesuffix('/vaelib/recipes.py')}"

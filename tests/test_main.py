@@ -230,7 +230,7 @@ def test_a_bad_file_is_one_line_on_stderr(tmp_path, monkeypatch, capsys, text, m
         (["explore", "--port", "-1"], "got --port -1, expected a number from 1 to 65535"),
         (["explore", "--port", "70000"], "got --port 70000, expected a number from 1 to 65535"),
         (["explore", "--model", "~nobody/run"], "no bundle called '~nobody/run'"),
-        (["prepare", "~nobody/faces"], "~nobody/faces does not exist"),
+        (["prepare", "~nosuchuser/faces"], "~nosuchuser/faces does not exist"),
     ],
 )
 def test_bad_input_is_one_line_on_stderr(tmp_path, monkeypatch, capsys, empty_cache, arguments, message):

@@ -247,7 +247,7 @@ class TrainingRun:
 
     def _set_rate(self, step: int, steps: int) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * self.config.rate_factor(step, steps)
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * self.config.rate_factor(step, steps)
 
     def _step(self, network: nn.Module, x: Tensor, beta: float) -> Tensor:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
