@@ -140,6 +140,19 @@ def test_the_animation_waits_for_a_browser_that_lags(explorer, renders):
     asyncio.run(asyncio.wait_for(animate(frames=24), 600))
 
 
+def test_the_animation_ends_when_the_browser_has_gone(explorer, monkeypatch):
+    """Else the kernel behind a page that was closed is never idle, and never ends."""
+    monkeypatch.setattr("vaelib.explorer.ABSENT_SECONDS", 0.1)
+
+    async def animate():
+        explorer.animate_button.value = True
+        while explorer.animate_button.value:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(animate(), 600))
+    assert not explorer.message.value
+
+
 def test_locks_keep_sliders_and_undo_goes_back(explorer):
     explorer.sliders[2].value = 2.5
     explorer.axis_rows[2].lock.value = True

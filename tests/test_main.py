@@ -227,6 +227,12 @@ def test_a_bad_file_is_one_line_on_stderr(tmp_path, monkeypatch, capsys, text, m
         (["train", "drawn-anime", "--size", "60000"], "got size=60000, expected at most 4,096 pixels"),
         (["train", "drawn-anime", "--size", "999999999999"], "expected at most 4,096 pixels"),
         (["train", "drawn-anime", "--config", "/dev/zero"], "/dev/zero is no ordinary file"),
+        (["train", "drawn-anime", "--config", "deep.yaml"], "deep.yaml is not YAML"),
+        (["train", "drawn-anime", "--config", "large.yaml"], "large.yaml is larger than 100,000 bytes"),
+        (["train", "drawn-anime", "--sigma", "1e300"], "got sigma=1e+300, expected a number from 1e-30 to 1e30"),
+        (["train", "drawn-anime", "--sigma", "1e-200"], "got sigma=1e-200, expected a number from 1e-30"),
+        (["train", "drawn-anime", "--batch-size", "9" * 23], "expected at most 2,147,483,648"),
+        (["train", "drawn-anime", "--latent-channels", "9" * 19], "expected at least 1 and at most 100,000"),
         (["explore", "--port", "-1"], "got --port -1, expected a number from 1 to 65535"),
         (["explore", "--port", "70000"], "got --port 70000, expected a number from 1 to 65535"),
         (["explore", "--model", "~nobody/run"], "no bundle called '~nobody/run'"),
@@ -236,6 +242,8 @@ def test_a_bad_file_is_one_line_on_stderr(tmp_path, monkeypatch, capsys, text, m
 def test_bad_input_is_one_line_on_stderr(tmp_path, monkeypatch, capsys, empty_cache, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.zip").write_text("<html>")
+    (tmp_path / "deep.yaml").write_text("[" * 5000)
+    (tmp_path / "large.yaml").write_text("#" * 100_001)
     (tmp_path / "empty").mkdir()
     (tmp_path / "fake").mkdir()
     (tmp_path / "fake" / "a.jpg").write_text("no pixels here")
@@ -378,9 +386,10 @@ def test_a_pipe_that_knows_few_letters(encoding, pictures):
     assert done.returncode == 0 and "40 kept" in done.stdout
 
 
-def test_a_plot_back_end_that_is_missing(tmp_path):
+@pytest.mark.parametrize("backend", ["module://backend_interagg", "nonsense"])
+def test_a_plot_back_end_that_is_missing(tmp_path, backend):
     flags = ["--count", 40, "--epochs", 1, "--size", 32, *SMALL, "--folder", tmp_path / "run"]
-    done = vaelib("train", "drawn-anime", *flags, MPLBACKEND="module://backend_interagg")
+    done = vaelib("train", "drawn-anime", *flags, MPLBACKEND=backend)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "history.png").exists()
 

@@ -252,12 +252,38 @@ def names(text: str) -> torch.Tensor:
         ("priors", {"flow.spread": torch.zeros(32)}, "flow.spread: got numbers that are not above 0"),
         ("priors", {"flow.center": torch.zeros(31)}, "flow.center: got"),
         ("model", {"decoder.head.bias": torch.tensor([0, 0, torch.inf])}, "decoder.head.bias holds numbers"),
+        (
+            "model",
+            {"decoder.head.bias": torch.zeros(3, dtype=torch.complex64)},
+            "decoder.head.bias: got torch.complex64",
+        ),
+        ("model", {"decoder.head.bias": torch.zeros(3, dtype=torch.int32)}, "decoder.head.bias: got torch.int32"),
+        ("model", {"encoder.stem.1.running_var": -torch.ones(4)}, "encoder.stem.1.running_var holds .* below 0"),
+        ("axes", {"scales": -torch.ones(12)}, "axes: got none, or scales below 0"),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(tmp_path, tiny_vae, faces, file, tensors, message):
     make_bundle(tiny_vae, faces, {}, flow_steps=3).save(tmp_path)
     change(tmp_path, f"{file}.safetensors", **tensors)
     with pytest.raises(ValueError, match=f"is damaged.*{message}"):
+        load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"faces": 7}, {"faces": None}, {"sha256": {}}, {"sha256": {"../b": "c"}}])
+def test_a_card_that_names_other_things(tmp_path, bundle, change):
+    bundle.save(tmp_path)
+    card = json.loads((tmp_path / "card.json").read_text())
+    (tmp_path / "card.json").write_text(json.dumps(card | change))
+    with pytest.raises(ValueError, match="is damaged"):
+        load_pretrained(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no endless device here")
+def test_an_endless_file(tmp_path, bundle):
+    path = bundle.save(tmp_path) / "model.safetensors"
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=r"model.safetensors is no ordinary file"):
         load_pretrained(tmp_path)
 
 

@@ -737,6 +737,27 @@ def test_a_run_goes_on_with_no_other_faces(tmp_path, small, what):
     assert (tmp_path / CHECKPOINT).read_bytes() == before
 
 
+def test_a_run_is_not_tested_on_what_it_was_trained_on(tmp_path, small):
+    faces, test = small.select(range(30)), small.select(range(30, 40))
+    train(network(), faces, replace(QUICK, epochs=1), test=test, folder=tmp_path)
+    with pytest.raises(ValueError, match=r"8 of the 10 test faces are among those that the run in .* was trained on"):
+        train(network(), faces, QUICK, test=small.select([*range(8), 30, 31]), folder=tmp_path, resume=True)
+    other = small.select(range(40, 50))
+    assert len(train(network(), faces, QUICK, test=other, folder=tmp_path, resume=True).history) == 2
+
+
+def test_a_history_with_numbers_that_are_no_json_goes_on(tmp_path, small):
+    """As an earlier version wrote it."""
+    train(network(), small, replace(QUICK, epochs=1), folder=tmp_path)
+    with safe_open(tmp_path / CHECKPOINT, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    history = json.loads(metadata["history"])
+    save_file(tensors, tmp_path / CHECKPOINT, metadata | {"history": json.dumps([history[0] | {"loss": math.nan}])})
+    run = train(network(), small, QUICK, folder=tmp_path, resume=True)
+    assert [entry["loss"] is None for entry in run.history] == [True, False]
+
+
 def test_a_checkpoint_that_does_not_know_its_faces_goes_on_with_a_warning(tmp_path, small):
     """As an earlier version wrote it."""
     train(network(), small, replace(QUICK, epochs=1), folder=tmp_path)
@@ -746,6 +767,8 @@ def test_a_checkpoint_that_does_not_know_its_faces_goes_on_with_a_warning(tmp_pa
     save_file(tensors, tmp_path / CHECKPOINT, metadata)
     with pytest.warns(UserWarning, match="does not say which faces it was trained on"):
         assert len(train(network(), small, QUICK, folder=tmp_path, resume=True).history) == 2
+    with pytest.warns(UserWarning, match="does not say which faces it was trained on"):  # still
+        train(network(), small, replace(QUICK, epochs=3), folder=tmp_path, resume=True)
 
 
 def test_one_run_in_one_folder(tmp_path, small):

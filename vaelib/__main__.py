@@ -17,7 +17,7 @@ import yaml
 from safetensors import SafetensorError
 
 from vaelib.recipes import RECIPES, SharpenConfig, TrainConfig
-from vaelib.storage import atomic_file, cache_folder, check_side, expand, read_text
+from vaelib.storage import atomic_file, cache_folder, check_side, expand, explain_disk, read_text
 
 # What `train` can be told, by a flag or in a file: these, with their defaults ("" where the help says it in words),
 # and every field of TrainConfig.
@@ -57,6 +57,7 @@ SHARPEN_HELP = {
     "adversarial": "how hard a discriminator pulls, as a multiple of all else",
     "judge_rate": "the discriminator's step size",
 }
+MOST_SETTINGS = 100_000  # bytes of a file of settings
 IDLE_SECONDS = 300  # after which the kernel behind a page that was closed ends
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
@@ -203,8 +204,8 @@ def _read_settings(path: Path) -> dict:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected a YAML file with settings such as epochs: 20")
     try:
-        content = yaml.safe_load(read_text(path)) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(read_text(path, MOST_SETTINGS)) or {}
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected settings such as epochs: 20")
@@ -248,7 +249,16 @@ def _prepare(options: argparse.Namespace) -> None:
     print(prepare(options.source, options.name, options.size, options.crop, options.near))
 
 
+def _plot_to_files() -> None:
+    """The reader's own plot back end may need a window, or be missing. Call it before anything imports matplotlib."""
+    os.environ["MPLBACKEND"] = "Agg"
+    import matplotlib
+
+    matplotlib.use("Agg")
+
+
 def _train(options: argparse.Namespace) -> None:
+    _plot_to_files()
     import torch
 
     from vaelib.faces import load_faces
@@ -320,6 +330,7 @@ def _say_where(bundle, folder: Path) -> None:
 
 
 def _sharpen(options: argparse.Namespace) -> None:
+    _plot_to_files()
     from vaelib.faces import load_faces
     from vaelib.pretrained import load_pretrained
     from vaelib.sharpening import sharpen
@@ -397,9 +408,6 @@ def _describe_recipe(settings: dict) -> str:
 
 def _write_look(run) -> None:
     """After each epoch: its scores as a line, the curves, reconstructions of test faces, and faces from noise."""
-    import matplotlib
-
-    matplotlib.use("Agg")  # pictures go to files; the reader's own back end may need a window, or be missing
     import matplotlib.pyplot as plt
     from tqdm.auto import tqdm
 
@@ -413,7 +421,8 @@ def _write_look(run) -> None:
         "noise": show_faces(noise_grids(run.model, some.shape[2])),
     }
     for name, figure in figures.items():
-        figure.savefig(run.folder / f"{name}.png", dpi=120)
+        with explain_disk(run.folder):
+            figure.savefig(run.folder / f"{name}.png", dpi=120)
         plt.close(figure)
 
 

@@ -44,6 +44,7 @@ FRAME_SECONDS = 0.02
 PAUSE_SECONDS = 0.005  # the least that the animation leaves to everything else in the kernel, per frame
 FRAMES_PER_SLIDER_MOVE = 5  # moving twelve sliders at every frame is more than a browser keeps up with
 PATIENCE_SECONDS = 1.0  # how long the animation waits for a browser that lags or has gone
+ABSENT_SECONDS = 60.0  # after which a browser that lags counts as closed
 SHOWN_SIZE = 320  # pixels on the page;
 SENT_SIZE = 160  # half of that is drawn, and the browser enlarges it
 RECORDED_MOST = 2048  # pixels a side of a recording: 60 frames of 2048 make a file of 60 MB
@@ -92,6 +93,7 @@ class LatentExplorer:
         self._free_at = 0.0  # when the kernel has had as much time for events as the last picture took
         self._moving_sliders = False
         self._has_browser = False
+        self._answered_at = 0.0  # when the browser last did
         self._seeds = itertools.count(3)  # of the drawn faces to morph between
 
         for other in list(_EXPLORERS):
@@ -467,8 +469,11 @@ class LatentExplorer:
             self._show_code()
 
     async def _animate(self) -> None:
+        self._answered_at = monotonic()
         for frame in itertools.count(1):
             started = monotonic()
+            if started - self._answered_at > ABSENT_SECONDS:
+                return  # nobody looks; and the kernel behind a closed page ends only if it is idle
             self.scene.step(self.speed_slider.value)
             if frame % FRAMES_PER_SLIDER_MOVE == 0:
                 await self._browser_to_catch_up()
@@ -484,7 +489,7 @@ class LatentExplorer:
             await asyncio.sleep(PAUSE_SECONDS)
 
     def _on_echo(self, change: dict) -> None:
-        self._has_browser = True
+        self._has_browser, self._answered_at = True, monotonic()
 
     # --------------------------------------------------------------------------------------------- drawing
 

@@ -127,7 +127,7 @@ class NamedAxes:
     @classmethod
     def load(cls, file: str | Path | bytes) -> "NamedAxes":
         """From what `save` wrote, or its bytes. `FileNotFoundError`, or `ValueError` for another or a damaged file."""
-        content, title = (file, "the file") if isinstance(file, bytes) else (Path(file).read_bytes(), file)
+        content, title = (file, "the file") if isinstance(file, bytes) else (_content(Path(file)), file)
         try:
             check_header(content, title)
             tensors = safetensors.torch.load(content)
@@ -139,6 +139,12 @@ class NamedAxes:
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{title} holds no named axes ({error}): give what NamedAxes.save wrote") from error
         return axes
+
+
+def _content(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no ordinary file: give what NamedAxes.save wrote")
+    return path.read_bytes()
 
 
 def fit_attributes(latents: Tensor, labels: Mapping[str, np.ndarray]) -> NamedAxes:

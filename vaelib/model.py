@@ -13,6 +13,8 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
+MOST_CHANNELS = 100_000  # more would take terabytes
+
 
 @dataclass(frozen=True)
 class Posterior:
@@ -195,8 +197,8 @@ class Upsample(nn.Sequential):
 
 def _check_widths(**widths: int) -> None:
     for name, width in widths.items():
-        if width < 1:
-            raise ValueError(f"got {name}={width}, expected at least 1")
+        if not 1 <= width <= MOST_CHANNELS:
+            raise ValueError(f"got {name}={width}, expected at least 1 and at most {MOST_CHANNELS:,}")
 
 
 def _conv_block(c_in: int, c_out: int) -> nn.Sequential:

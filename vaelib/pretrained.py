@@ -131,6 +131,8 @@ def load_pretrained(name: str | Path) -> Bundle:
     try:
         card = json.loads(read_text(folder / "card.json"))
         stored = {key: card.pop(key) for key in STORED if key in card}
+        if not stored["sha256"].keys() <= {*FILES} or not isinstance(card["faces"], str):
+            raise ValueError(f"its card names the files {[*stored['sha256']]} and the faces {card['faces']!r}")
         for file, digest in stored["sha256"].items():
             if _sha256(folder / file) != digest:
                 raise ValueError(f"{file} is not what was saved")
@@ -154,6 +156,8 @@ def _read_whole(folder: Path, card: dict, files: dict[str, str]) -> Bundle:
     """What `save` wrote; `files` are its safetensors files, with their digests."""
     vae = MODELS[card["model"]](**json.loads(read_text(folder / "config.json")))
     shape = vae.latent_shape(card["image_size"])
+    if not {"model.safetensors", "model-int8.safetensors"} & files.keys() or "axes.safetensors" not in files:
+        raise ValueError("its card names no model or no axes")
     if "model-int8.safetensors" in files:
         _load_weights(vae, _from_int8(read_tensors(folder / "model-int8.safetensors")))
     else:
@@ -162,6 +166,8 @@ def _read_whole(folder: Path, card: dict, files: dict[str, str]) -> Bundle:
     count = len(axes.directions)
     shapes = {"mean": shape, "directions": (count, *shape), "scales": (count,), "explained": (count,)}
     axes = PCAAxes(**{name: checked_tensor(f"axes: {name}", vars(axes)[name], shapes[name]) for name in shapes})
+    if not count or axes.scales.min() < 0:
+        raise ValueError("axes: got none, or scales below 0")
     attributes, fitted = None, {}
     if "attributes.safetensors" in files:
         attributes = NamedAxes.load(folder / "attributes.safetensors")
@@ -173,9 +179,14 @@ def _read_whole(folder: Path, card: dict, files: dict[str, str]) -> Bundle:
 
 
 def _load_weights(network: nn.Module, weights: dict[str, Tensor]) -> None:
-    for name, value in weights.items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise ValueError(f"{name} holds numbers that are not finite")
+    for name, mine in network.state_dict().items():
+        if name.endswith("num_batches_tracked"):  # which nothing reads
+            continue
+        value = weights.get(name, mine)
+        if value.is_floating_point() != mine.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
+            raise ValueError(f"{name}: got {value.dtype}, expected numbers such as {mine.dtype}")
+        if not value.isfinite().all() or (name.endswith("running_var") and value.min() < 0):
+            raise ValueError(f"{name} holds numbers that are not finite, or a variance below 0")
     network.load_state_dict(weights)
 
 
@@ -209,5 +220,7 @@ def _like(value: Tensor, scale: Tensor) -> Tensor:
 
 
 def _sha256(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path.name} is no ordinary file")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 WARM_UP_STEPS = 10  # in which the rates of a "wsd" schedule rise
+MOST_FACES = 2**31  # in a batch; or epochs
 DECAY = 0.2  # the part of the run in which they fall
 
 
@@ -45,6 +46,10 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "learning_rate", "muon_rate", "sigma"):
             if not getattr(self, name) > 0:  # catches nan too
                 raise ValueError(f"got {name}={getattr(self, name)}, expected a positive number")
+        if not 1e-30 < self.sigma < 1e30:
+            raise ValueError(f"got sigma={self.sigma}, expected a number from 1e-30 to 1e30, such as 0.1")
+        if self.batch_size > MOST_FACES or self.epochs > MOST_FACES:
+            raise ValueError(f"got batch_size={self.batch_size}, epochs={self.epochs}, expected at most {MOST_FACES:,}")
         for name, why in {"beta": "1 is the ELBO", "warmup": "in epochs", "clip_norm": "0 is none"}.items():
             if not getattr(self, name) >= 0:
                 raise ValueError(f"got {name}={getattr(self, name)}, expected 0 or more; {why}")

@@ -96,8 +96,8 @@ def _prefix() -> str:
 
 
 def _sweep(folder: Path) -> None:
-    for left in folder.glob(f"{_prefix()}*"):
-        process = left.name.removeprefix(_prefix()).partition("-")[0]
+    for left in folder.glob(".part-*"):
+        process = left.name.removeprefix(_prefix()).removeprefix(".part-").partition("-")[0]  # or an earlier version's
         if process.isdigit() and not _is_running(int(process)):
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
@@ -166,14 +166,14 @@ def check_side(size: int, count: int = 1) -> None:
         )
 
 
-def read_text(path: Path) -> str:
-    """The UTF-8 text of an ordinary file of at most 4 MB. `ValueError` for anything else, `OSError` where it fails."""
+def read_text(path: Path, most: int = MAX_TEXT_BYTES) -> str:
+    """The UTF-8 text of an ordinary file of at most `most` bytes. `ValueError` for any other, `OSError` if it fails."""
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is no ordinary file, expected one with text")
     with open(path, "rb") as file:
-        content = file.read(MAX_TEXT_BYTES + 1)
-    if len(content) > MAX_TEXT_BYTES:
-        raise ValueError(f"{path} is larger than {MAX_TEXT_BYTES:,} bytes, too large for a file of settings")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"{path} is larger than {most:,} bytes, too large for a file of settings")
     return content.decode()
 
 

@@ -323,22 +323,33 @@ class TrainingRun:
 
     def _trained_on(self) -> dict[str, str | int]:
         """What tells these training faces, in this order, from all others."""
-        images = np.ascontiguousarray(self.faces.images)
-        digest = hashlib.blake2b(memoryview(images).cast("B"), digest_size=16).hexdigest()
-        return {"name": self.faces.name, "count": len(images), "size": images.shape[1], "digest": digest}
+        images = self.faces.images
+        digests = {"digest": _digest(images), "test": _digest(self.test.images) if self.test is not None else ""}
+        return {"name": self.faces.name, "count": len(images), "size": images.shape[1]} | digests
+
+    def _known_test_faces(self) -> int:
+        """How many test faces are training faces, too."""
+        trained = set(map(_digest, self.faces.images)) if self.test is not None else set()
+        return sum(_digest(image) in trained for image in self.test.images) if trained else 0
 
     def _check_faces(self, path: Path, before: dict[str, str | int] | None) -> None:
-        """`ValueError` where a checkpoint at `path` knows other training faces: some may now be test faces."""
+        """`ValueError` where a checkpoint at `path` knows other training faces, or new test faces are among them."""
         if before is None:
             warnings.warn(
                 f"{path} does not say which faces it was trained on: make sure that it was these", stacklevel=4
             )
+            self.trained_on = None  # nor does the next one say so
         elif before["digest"] != self.trained_on["digest"]:
             told = "{count:,} {name} faces of {size} pixels"
             raise ValueError(
                 f"the run in {self.folder} was trained on {told.format(**before)}, and these are other ones, "
                 f"{told.format(**self.trained_on)}: the test would no longer be of unseen faces. Go on with the same "
                 "faces (name, count and size), or train in another folder (--folder)"
+            )
+        elif before.get("test") != self.trained_on["test"] and (known := self._known_test_faces()):
+            raise ValueError(
+                f"{known} of the {len(self.test)} test faces are among those that the run in {self.folder} was trained "
+                "on: the test would not be of unseen faces. Test on others, or on those of before"
             )
 
     def _state(self) -> dict[str, Tensor]:
@@ -403,7 +414,7 @@ class TrainingRun:
             with safe_open(path, "pt", device=str(self.device)) as file:
                 state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
                 facts = {name: json.loads(text) for name, text in (file.metadata() or {}).items() if name != "format"}
-                history, config = facts["history"], facts["config"]
+                history, config = [_finite(entry) for entry in facts["history"]], facts["config"]
         except Exception as error:
             raise ValueError(f"{path} can't be read ({error}); it is damaged or no checkpoint of vaelib") from error
         self._check_faces(path, facts.get("faces"))
@@ -500,6 +511,15 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(range(torch.cuda.device_count())):  # by default it warns where there are several
         torch.manual_seed(seed % 2**63)  # torch takes no larger one
         yield
+
+
+def _digest(images: np.ndarray) -> str:
+    return hashlib.blake2b(memoryview(np.ascontiguousarray(images)).cast("B"), digest_size=16).hexdigest()
+
+
+def _finite(entry: dict[str, float]) -> dict[str, float | None]:
+    """A history entry without NaN and Infinity, which earlier versions wrote, and which are no JSON."""
+    return {name: value if math.isfinite(value) else None for name, value in entry.items()}
 
 
 def _epoch_seed(seed: int, epoch: int, process: int = 0) -> int:
