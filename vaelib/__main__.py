@@ -250,7 +250,7 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _plot_to_files() -> None:
-    """The reader's own plot back end may need a window, or be missing. Call it before anything imports matplotlib."""
+    """The reader's own plot back end may need a window, or be missing. Call it before anything draws."""
     os.environ["MPLBACKEND"] = "Agg"
     import matplotlib
 
