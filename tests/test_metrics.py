@@ -20,6 +20,8 @@ from vaelib.metrics import (
     evaluate_samples,
     fid,
     frechet_distance,
+    judge,
+    kernel_distance,
     kid,
     lpips,
     nearest_faces,
@@ -261,6 +263,45 @@ def test_frechet_distance_of_shifted_features_is_the_shift_squared():
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
 
 
+def test_frechet_distance_of_fewer_pictures_than_features_by_scipy():
+    a, b = (torch.randn(6, 9, generator=torch.Generator().manual_seed(seed)).double() for seed in (0, 1))
+    roots = [sqrtm(np.cov(x.T)) for x in (a, b)]  # Σ^½, since scipy's root of a singular product is not exact
+    overlap = np.linalg.svd(roots[0] @ roots[1], compute_uv=False).sum()
+    expected = (a.mean(0) - b.mean(0)).square().sum() + np.trace(np.cov(a.T) + np.cov(b.T)) - 2 * overlap
+    assert frechet_distance(a, b) == pytest.approx(expected.item(), rel=1e-5)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+
+
+def test_kernel_distance_by_brute_force():
+    a, b = random_features(12, 0), random_features(12, 1, shift=0.5)
+
+    def kernel(p, q):
+        return (float(p @ q) / 8 + 1) ** 3
+
+    within = [np.mean([kernel(p, q) for i, p in enumerate(x) for j, q in enumerate(x) if i != j]) for x in (a, b)]
+    across = np.mean([kernel(p, q) for p in a for q in b])
+    assert kernel_distance(a, b) == pytest.approx(sum(within) - 2 * across, rel=1e-4)
+
+
+def test_kernel_distance_of_one_distribution_is_0_on_average_whatever_the_count():
+    for count in (20, 80):
+        found = [
+            kernel_distance(random_features(count, seed), random_features(count, seed + 500)) for seed in range(60)
+        ]
+        assert min(found) < 0 < max(found)
+        assert abs(np.mean(found)) < 3 * np.std(found) / 60**0.5
+
+
+def test_the_judge_prefers_faces_to_blurred_ones_and_those_to_other_things(halves):
+    x, faces = halves[0][:24], halves[1].batch(slice(24))
+    uniform = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
+    found = [judge(pictures, faces) for pictures in (x, gaussian_blur(x, 7, 1.0), uniform)]
+    assert list(found[0]) == ["judge_fd", "judge_kid", "judge_precision", "judge_recall"]
+    for name in ("judge_fd", "judge_kid"):
+        assert found[0][name] < found[1][name] < found[2][name]
+    assert found[0]["judge_precision"] > 0.5 and found[2]["judge_precision"] == 0
+
+
 def test_precision_and_recall_by_hand():
     """Faces at 0, 1, 2 reach 1 far each with k = 1; samples at 1.5 and 1.6 reach 0.1."""
     faces, samples = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[1.5], [1.6], [10.0]])
@@ -398,10 +439,21 @@ def test_pictures_that_cannot_be_scored(halves, change, message):
         nearest_faces(change(x), faces)
 
 
+def test_the_judge_checks_its_pictures(x):
+    with pytest.raises(ValueError, match=r"to 255, expected \[0, 1\]"):
+        judge(255 * x, x)
+    with pytest.raises(ValueError, match="got 4 and 5 pictures, expected as many of both"):
+        judge(x[:4], x[:5])
+
+
 def test_too_few_pictures(halves, x):
     pictures, faces = halves
     with pytest.raises(ValueError, match="got 60 pictures with 64 features each, expected more than 64"):
         evaluate_samples(pictures[:60], faces)
+    with pytest.raises(ValueError, match="got 1 and 9 pictures, expected two or more of each"):
+        frechet_distance(torch.rand(1, 2), torch.rand(9, 2))
+    with pytest.raises(ValueError, match="got 8 and 9 pictures, expected as many of both"):
+        kernel_distance(torch.rand(8, 2), torch.rand(9, 2))
     with pytest.raises(ValueError, match="got 96 pictures and 95 faces, expected no more pictures than faces"):
         evaluate_samples(pictures, faces.select(range(95)))
     with pytest.raises(ValueError, match="expected sides of at least 16 pixels"):

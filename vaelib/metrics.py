@@ -2,6 +2,7 @@
 
     evaluate(vae, test)                 # of reconstructions: PSNR, SSIM; of the latents: rate, active units
     evaluate_samples(pictures, test)    # of samples: sliced Wasserstein, Fréchet distance, precision, recall
+    judge(pictures, real)               # the same and KID, in the features of a network that was not trained here
     copying(pictures, held_out, train)  # are the samples copies of training faces?
 
 All of that works offline. `fid`, `kid` and `lpips` need networks that torchmetrics downloads.
@@ -21,10 +22,11 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance, poly_mmd
 
 from vaelib.faces import Faces
 from vaelib.features import face_features
+from vaelib.imagenet import judge_features
 from vaelib.losses import kl_divergence, kl_per_dimension
 from vaelib.model import inference
 
@@ -87,6 +89,9 @@ def evaluate_samples(pictures: Tensor, faces: Faces, seed: int = 0) -> dict[str,
     real = faces.batch(rows)
     swd = sliced_wasserstein(pictures, real, seed)["mean"]
     features = face_features(pictures), face_features(real)
+    if len(pictures) <= features[0].shape[1]:
+        count, width = features[0].shape
+        raise ValueError(f"got {count} pictures with {width} features each, expected more than {width}: give more")
     return {"swd": swd, "frechet": frechet_distance(*features)} | precision_recall(*features)
 
 
@@ -157,20 +162,56 @@ def _sliced(a: Tensor, b: Tensor, generator: torch.Generator) -> float:
 def frechet_distance(a: Tensor, b: Tensor) -> float:
     """Fréchet distance between two sets of features as Gaussians: ‖μₐ − μ_b‖² + tr(Σₐ + Σ_b − 2 (Σₐ Σ_b)^½).
 
-    `a` float (N, D), `b` float (M, D), such as from `face_features`. Few pictures make it larger: compare only where
-    N and M are the same. With Inception's features this is the FID of Heusel et al. 2017, so do not call it that.
-    Raises `ValueError` unless there are more pictures than features: fewer have no covariance to compare.
+    `a` float (N, D), `b` float (M, D), such as from `face_features`. Few pictures make it larger, and fewer than D
+    leave directions out of sight: compare only where N and M are the same. With Inception's features this is the FID of
+    Heusel et al. 2017, so do not call it that. Raises `ValueError` for fewer than two of either.
     """
     _check_features(a, b)
-    for count, width in (a.shape, b.shape):
-        if count <= width:
-            raise ValueError(
-                f"got {count} pictures with {width} features each, expected more than {width}: give more pictures"
-            )
-    a, b = a.double(), b.double()
-    cov_a, cov_b = a.T.cov(), b.T.cov()
-    roots = torch.linalg.eigvals(cov_a @ cov_b).real.clamp(min=0).sqrt()  # ≥ 0 but for rounding
-    return ((a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * roots.sum()).item()
+    if min(len(a), len(b)) < 2:
+        raise ValueError(f"got {len(a)} and {len(b)} pictures, expected two or more of each: one has no spread")
+    means, roots = zip(*(_mean_and_root(features.double()) for features in (a, b)), strict=True)
+    traces = sum(root.square().sum() for root in roots)
+    overlap = torch.linalg.svdvals(roots[0] @ roots[1].T).sum()  # tr (Σₐ Σ_b)^½, exact where a Σ is singular too
+    return ((means[0] - means[1]).square().sum() + traces - 2 * overlap).item()
+
+
+def _mean_and_root(features: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of (N, D), and some R, (min(N, D), D), with Σ = RᵀR."""
+    mean = features.mean(0)
+    return mean, torch.linalg.qr(features - mean, "r").R / (len(features) - 1) ** 0.5
+
+
+def kernel_distance(a: Tensor, b: Tensor) -> float:
+    """Unbiased squared MMD between two sets of features (N, D) under the kernel (a·b / D + 1)³: 0 on average for
+    samples of one distribution, whatever their number, and so at times a little below.
+
+    With Inception's features this is the KID of Bińkowski et al. 2018, over all pictures at once; not times 10³.
+    Raises `ValueError` unless there are as many of both, and two or more.
+    """
+    _check_features(a, b)
+    if len(a) != len(b) or len(a) < 2:
+        raise ValueError(f"got {len(a)} and {len(b)} pictures, expected as many of both, and two or more")
+    return poly_mmd(a.double(), b.double()).item()
+
+
+def judge(pictures: Tensor, real: Tensor) -> dict[str, float]:
+    """How near samples are to faces in the eyes of a network that no loss here has used: `judge_fd` and `judge_kid`,
+    lower is better, `judge_precision` and `judge_recall`, 1 is best.
+
+    Protocol: both float (N, 3, H, W) in [0, 1], as many; the real faces are held out of training. They are enlarged to
+    128×128 (bilinear) for EfficientNet-Lite1; what it sees in its last layer, 1,280 numbers a picture, is compared by
+    `frechet_distance`, `kernel_distance` (× 1) and `precision_recall`. Compare only where N is the same; for the best
+    that can be reached, give other real faces. Never train with this network's features: `load_lite("lite0")` is for
+    that. 1,000 pictures take about 15 seconds on one core. Raises `ValueError` for other counts, ranges or types.
+    """
+    _check_pictures(pictures, real)
+    return compare_features(judge_features(pictures), judge_features(real))
+
+
+def compare_features(a: Tensor, b: Tensor) -> dict[str, float]:
+    """What `judge` says, from `judge_features` of pictures and of real faces, both (N, 1280)."""
+    distances = {"fd": frechet_distance(a, b), "kid": kernel_distance(a, b)}
+    return {f"judge_{name}": value for name, value in (distances | precision_recall(a, b)).items()}
 
 
 def precision_recall(samples: Tensor, faces: Tensor, k: int = 3) -> dict[str, float]:
