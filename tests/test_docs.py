@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "notebooks"))
 from describe import alt_texts  # noqa: E402
 
 NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
-PAGES = [ROOT / "README.md", ROOT / "notebooks" / "glossary.md", *NOTEBOOKS]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "notebooks").glob("*.md")), *NOTEBOOKS]
 MODULES = sorted((ROOT / "vaelib").glob("*.py"))
 WORDS = Path(__file__).with_name("words.txt")
 

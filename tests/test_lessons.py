@@ -89,7 +89,7 @@ def test_lesson_02_rate():
 
 
 def test_lesson_02_likelihoods(logits, x):
-    lesson = inline("02_maths", "bce", "gaussian_nll", "optimal_gaussian_nll")
+    lesson = inline("02_maths", "bce", "squared_error", "gaussian_nll", "optimal_gaussian_nll")
     x_hat = logits.sigmoid()
     torch.testing.assert_close(lesson["bce"](x_hat, x), vaelib.bernoulli_nll(logits, x))
     for sigma in 0.05, 0.1, 9.9:
@@ -108,21 +108,27 @@ def test_lesson_02_normaliser_of_the_continuous_bernoulli(x):
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_lesson_02_toy_has_the_loss_of_the_package(seed):
-    lesson = inline("02_maths", "kl", "optimal_gaussian_nll", "TinyVAE")
+def test_lesson_02_toy_has_the_losses_of_the_package(seed):
+    names = "kl", "draw", "squared_error", "optimal_gaussian_nll", "vae_loss", "calibrated_loss"
+    lesson = inline("02_maths", "TinyVAE", *names)
     torch.manual_seed(seed)
     vae, x = lesson["TinyVAE"](), torch.rand(5, 3, 32, 32)
-    torch.manual_seed(seed)
-    distortion, rate = vae(x)
     posterior = Posterior(*vae.encode(x))
+    rate = vaelib.kl_divergence(posterior).mean()
     torch.manual_seed(seed)
-    x_hat = vae.decoder(posterior.sample())
-    torch.testing.assert_close(rate, vaelib.kl_divergence(posterior).mean())
-    torch.testing.assert_close(distortion, vaelib.optimal_gaussian_nll(x_hat.logit(), x).mean())
+    logits = vae.decoder(posterior.sample()).logit()
+
+    torch.manual_seed(seed)
+    constant = x[0].numel() / 2 * math.log(2 * math.pi * 0.6**2)
+    package = vaelib.gaussian_nll(logits, x, 0.6).mean() - constant + rate
+    torch.testing.assert_close(lesson["vae_loss"](vae, x), package)
+    torch.manual_seed(seed)
+    package = vaelib.optimal_gaussian_nll(logits, x).mean() + rate
+    torch.testing.assert_close(lesson["calibrated_loss"](vae, x), package)
 
 
 def test_lesson_02_innocent_means_are_the_package_with_another_sigma(logits, x):
-    """mse_loss + kl.mean() has the gradient of a Gaussian with σ² = D / 2d, over the number of latents."""
+    """F.mse_loss + kl.mean() has the gradient of a Gaussian with σ² = D / 2d, over the number of latents."""
     logits.requires_grad_()
     log_var = torch.randn(len(x), 6, requires_grad=True)
     values, latents = x[0].numel(), 6
@@ -132,6 +138,32 @@ def test_lesson_02_innocent_means_are_the_package_with_another_sigma(logits, x):
     ours = torch.autograd.grad(innocent, (logits, log_var))
     package = torch.autograd.grad(elbo.mean() / latents, (logits, log_var))
     torch.testing.assert_close(ours, package)
+
+
+def test_lesson_02_page_states_the_sigmas_that_the_lesson_computes():
+    """Each row of the page's table beside the claim of the lesson: √(b / 2a)."""
+    claims = inline("02_maths", "losses", "claims")["losses"]
+    stated = re.findall(r"^\|.*\| ([\d.]+) \|$", (FOLDER / "which_sigma.md").read_text(encoding="utf-8"), re.MULTILINE)
+    for a, b in claims.values():
+        sigma = math.sqrt(b / (2 * a))
+        assert any(float(number) == round(sigma, len(number.partition(".")[2])) for number in stated), sigma
+
+
+def test_lesson_02_linear_vae_is_the_best_of_its_sigma(x):
+    """Its negative ELBO is the negative log likelihood of probabilistic PCA, which only the best posterior reaches."""
+    faces, sigma = x.double(), 0.5
+    through, kept, rate = inline("02_maths", "linear_vae")["linear_vae"](faces, sigma)
+    rows = faces.flatten(1) - faces.flatten(1).mean(0)
+    lam = torch.linalg.svdvals(rows).square() / len(rows)
+    assert kept == (lam > sigma**2).sum()
+    lam, dropped = lam[:kept], lam[kept:].sum()
+    values = rows.shape[1]
+    evidence = (lam.log().sum() + (values - kept) * math.log(sigma**2) + kept + dropped / sigma**2) / 2
+    # E_q of the error: what shrinking takes away, the noise of the posterior, what was dropped
+    error = (sigma**4 / lam).sum() + ((lam - sigma**2) * sigma**2 / lam).sum() + dropped
+    torch.testing.assert_close(error / (2 * sigma**2) + values / 2 * math.log(sigma**2) + rate, evidence)
+    mean_error = (through(faces) - faces).square().flatten(1).sum(1).mean()
+    torch.testing.assert_close(mean_error, (sigma**4 / lam).sum() + dropped)
 
 
 def test_lesson_03_stage():
