@@ -4,6 +4,7 @@ import ast
 import copy
 import math
 import re
+from io import BytesIO
 from pathlib import Path
 
 import nbformat
@@ -12,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from nbclient import NotebookClient
+from PIL import Image
 from torch.distributions import ContinuousBernoulli
 
 import vaelib
@@ -20,6 +22,7 @@ from vaelib.families import NEAR, block_averages, find_families
 from vaelib.features import load_factor_net
 from vaelib.metrics import _sliced
 from vaelib.model import Downsample, Posterior
+from vaelib.plots import face_grid
 from vaelib.priors import VelocityField, fit_gaussian, published_priors
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
@@ -72,6 +75,17 @@ def same_groups(a: np.ndarray, b: np.ndarray) -> bool:
 
 def test_lesson_01_batch_by_hand(faces):
     assert torch.equal(inline("01_faces", "by_hand", anime=faces)["by_hand"], faces.batch(range(8)))
+
+
+def test_lesson_01_slider_shows_the_bent_faces():
+    bundles = {style: vaelib.load_pretrained(f"drawn-{style}") for style in ("anime", "cartoon")}
+    lesson = inline("01_faces", "bend", "show", "picture", bundles=bundles)
+    shown = []
+    for amount in -3.0, 3.0:
+        lesson["show"]({"new": amount})
+        shown.append(np.asarray(Image.open(BytesIO(lesson["picture"].value)), dtype=float))
+        assert np.abs(shown[-1] - face_grid(lesson["bend"](amount), scale=3)).mean() < 4  # what JPEG changes
+    assert np.abs(shown[1] - shown[0]).mean() > 20
 
 
 def test_lesson_02_rate():
