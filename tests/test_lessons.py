@@ -4,6 +4,7 @@ import ast
 import copy
 import math
 import re
+from io import BytesIO
 from pathlib import Path
 
 import nbformat
@@ -12,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from nbclient import NotebookClient
+from PIL import Image
 from torch.distributions import ContinuousBernoulli
 
 import vaelib
@@ -20,6 +22,7 @@ from vaelib.families import NEAR, block_averages, find_families
 from vaelib.features import load_factor_net
 from vaelib.metrics import _sliced
 from vaelib.model import Downsample, Posterior
+from vaelib.plots import face_grid
 from vaelib.priors import VelocityField, fit_gaussian, published_priors
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
@@ -70,16 +73,19 @@ def same_groups(a: np.ndarray, b: np.ndarray) -> bool:
     return np.array_equal(a[:, None] == a, b[:, None] == b)
 
 
-def test_lesson_01_families_of_exact_copies(faces):
-    images = faces.images[[0, 1, 2, 1, 3, 0, 0]]
-    assert same_groups(inline("01_faces", "families")["families"](images), find_families(images, near=0))
+def test_lesson_01_batch_by_hand(faces):
+    assert torch.equal(inline("01_faces", "by_hand", anime=faces)["by_hand"], faces.batch(range(8)))
 
 
-def test_lesson_01_near_copies(faces):
-    averages = inline("01_faces", "block_averages")["block_averages"](faces.images)
-    package = torch.from_numpy(block_averages(faces.images)).double().flatten(1)
-    torch.testing.assert_close(averages, package, rtol=0, atol=1e-6)
-    assert NEAR == 0.07  # the line that the lesson draws
+def test_lesson_01_slider_shows_the_bent_faces():
+    bundles = {style: vaelib.load_pretrained(f"drawn-{style}") for style in ("anime", "cartoon")}
+    lesson = inline("01_faces", "bend", "show", "picture", bundles=bundles)
+    shown = []
+    for amount in -3.0, 3.0:
+        lesson["show"]({"new": amount})
+        shown.append(np.asarray(Image.open(BytesIO(lesson["picture"].value)), dtype=float))
+        assert np.abs(shown[-1] - face_grid(lesson["bend"](amount), scale=3)).mean() < 4  # what JPEG changes
+    assert np.abs(shown[1] - shown[0]).mean() > 20
 
 
 def test_lesson_02_rate():
@@ -194,21 +200,6 @@ def test_lesson_04_step(tiny_vae, faces):
         torch.manual_seed(config.seed * 1_000_003 + epoch)
         losses.append(lesson["step"](tiny_vae.train(), optimizer, few.batch(torch.randperm(16).numpy())))
     assert losses == pytest.approx([entry["loss"] for entry in run.history], rel=1e-5)
-
-
-def test_lesson_04_trains_in_two_processes_from_a_notebook(tmp_path):
-    changes = {
-        'load_faces("anime")': 'load_faces("drawn-anime", 32, 128)',
-        "vaelib.VAE()": "vaelib.VAE(base_channels=2, latent_channels=4)",
-        "epochs=200": "epochs=1, batch_size=32",
-        "    vaelib.train(": "    run = vaelib.train(",
-        'folder="runs/anime")': 'folder="runs/anime")\n    open(f"rank-{run.accelerator.process_index}", "x")',
-    }
-    code = block("04_training", "notebook_launcher", changes)
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
-    assert sorted(path.name for path in tmp_path.glob("rank-*")) == ["rank-0", "rank-1"]
-    assert (tmp_path / "runs" / "anime" / "checkpoint.safetensors").exists()
 
 
 def test_lesson_05_psnr(logits, x):
@@ -350,3 +341,30 @@ def test_lesson_08_lets_vgg_look(faces):
         (256, 16, 16),
     ]
     assert len(namespace["run"].history) == 1
+
+
+def test_lesson_09_families_of_exact_copies(faces):
+    images = faces.images[[0, 1, 2, 1, 3, 0, 0]]
+    assert same_groups(inline("09_appendix", "families")["families"](images), find_families(images, near=0))
+
+
+def test_lesson_09_near_copies(faces):
+    averages = inline("09_appendix", "block_averages")["block_averages"](faces.images)
+    package = torch.from_numpy(block_averages(faces.images)).double().flatten(1)
+    torch.testing.assert_close(averages, package, rtol=0, atol=1e-6)
+    assert NEAR == 0.07  # the line that the lesson draws
+
+
+def test_lesson_09_trains_in_two_processes_from_a_notebook(tmp_path):
+    changes = {
+        'load_faces("anime")': 'load_faces("drawn-anime", 32, 128)',
+        "vaelib.VAE()": "vaelib.VAE(base_channels=2, latent_channels=4)",
+        "epochs=200": "epochs=1, batch_size=32",
+        "    vaelib.train(": "    run = vaelib.train(",
+        'folder="runs/anime")': 'folder="runs/anime")\n    open(f"rank-{run.accelerator.process_index}", "x")',
+    }
+    code = block("09_appendix", "notebook_launcher", changes)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
+    assert sorted(path.name for path in tmp_path.glob("rank-*")) == ["rank-0", "rank-1"]
+    assert (tmp_path / "runs" / "anime" / "checkpoint.safetensors").exists()
