@@ -151,7 +151,7 @@ def test_lesson_03_receptive_field_is_that_of_the_package(depth):
 
 
 def test_lesson_04_step(tiny_vae, faces):
-    lesson, few = inline("04_training", "step"), faces.select(range(16))
+    lesson, few = inline("04_training", "terms", "step"), faces.select(range(16))
     config = vaelib.TrainConfig(
         epochs=3, batch_size=16, likelihood="gaussian", sigma=0.1, beta=1, flip=False, precision="float32"
     )
@@ -160,11 +160,11 @@ def test_lesson_04_step(tiny_vae, faces):
     losses = []
     for epoch in 1, 2, 3:
         torch.manual_seed(config.seed * 1_000_003 + epoch)
-        losses.append(lesson["step"](tiny_vae.train(), optimizer, few.batch(torch.randperm(16).numpy())))
+        losses.append(sum(lesson["step"](tiny_vae.train(), optimizer, few.batch(torch.randperm(16).numpy()))))
     assert losses == pytest.approx([entry["loss"] for entry in run.history], rel=1e-5)
 
 
-def test_lesson_04_trains_in_two_processes_from_a_notebook(tmp_path):
+def test_appendix_trains_in_two_processes_from_a_notebook(tmp_path):
     changes = {
         'load_faces("anime")': 'load_faces("drawn-anime", 32, 128)',
         "vaelib.VAE()": "vaelib.VAE(base_channels=2, latent_channels=4)",
@@ -172,7 +172,7 @@ def test_lesson_04_trains_in_two_processes_from_a_notebook(tmp_path):
         "    vaelib.train(": "    run = vaelib.train(",
         'folder="runs/anime")': 'folder="runs/anime")\n    open(f"rank-{run.accelerator.process_index}", "x")',
     }
-    code = block("04_training", "notebook_launcher", changes)
+    code = block("09_appendix", "notebook_launcher", changes)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
     assert sorted(path.name for path in tmp_path.glob("rank-*")) == ["rank-0", "rank-1"]
