@@ -189,7 +189,7 @@ def test_lesson_03_receptive_field_is_that_of_the_package(depth):
 
 
 def test_lesson_04_step(tiny_vae, faces):
-    lesson, few = inline("04_training", "step"), faces.select(range(16))
+    lesson, few = inline("04_training", "terms", "step"), faces.select(range(16))
     config = vaelib.TrainConfig(
         epochs=3, batch_size=16, likelihood="gaussian", sigma=0.1, beta=1, flip=False, precision="float32"
     )
@@ -198,7 +198,7 @@ def test_lesson_04_step(tiny_vae, faces):
     losses = []
     for epoch in 1, 2, 3:
         torch.manual_seed(config.seed * 1_000_003 + epoch)
-        losses.append(lesson["step"](tiny_vae.train(), optimizer, few.batch(torch.randperm(16).numpy())))
+        losses.append(sum(lesson["step"](tiny_vae.train(), optimizer, few.batch(torch.randperm(16).numpy()))))
     assert losses == pytest.approx([entry["loss"] for entry in run.history], rel=1e-5)
 
 
