@@ -3,8 +3,8 @@
     python site/build.py                write the pages to _site
     python site/build.py --serve        and show them at http://127.0.0.1:8000
 
-Lessons come from notebooks/*.ipynb, with the outputs they carry, other pages from *.md, faces and weights from the models
-that ship. Nothing on a page asks another host for anything.
+Lessons come from notebooks/*.ipynb, with the outputs they carry, other pages from *.md, faces and weights from the
+models that ship. Nothing on a page asks another host for anything.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from prose import Pictures, Prose, code, local_link
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 RESULTS = ("How good are the faces?", "How fast is it?")  # sections of README.md, where there is no RESULTS.md
+FIGURES = {"sharper.html": "curtain.html.j2"}  # that a hand moves, beneath a lesson's introduction
 POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'"
@@ -48,10 +49,16 @@ class Page:
     picture: str = ""  # for link previews and the map of lessons, a path on the site
     alt: str = ""
     formulas: int = 0
+    moves: bool = False  # whether it holds a figure that a hand moves
 
     @property
     def root(self) -> str:
         return "../" * self.path.count("/")
+
+    @property
+    def name(self) -> str:
+        """The title without the number."""
+        return re.sub(r"^\d+ · ", "", self.title)
 
     @property
     def number(self) -> str:
@@ -62,16 +69,19 @@ class Page:
 class Site:
     """Collects the pages, then writes them into `out`."""
 
-    def __init__(self, out: Path):
-        self.out = out
+    def __init__(self, out: Path, earlier: Path):
+        self.out, self.earlier = out, earlier
         self.pictures = Pictures(out / "pictures")
         self.repository = _repository()
         self.environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(HERE / "templates"), trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+            loader=jinja2.FileSystemLoader(HERE / "templates"),
+            trim_blocks=True,
+            lstrip_blocks=True,
+            undefined=jinja2.StrictUndefined,
         )
-        notebooks = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")) + sorted((ROOT / "notebooks/solutions").glob("*.ipynb"))
-        texts = sorted((ROOT / "notebooks").glob("*.md"))
-        sources = [path.relative_to(ROOT).as_posix() for path in [*notebooks, *texts]]
+        kinds = ("[0-9]*.ipynb", "solutions/[0-9]*.ipynb", "*.md")
+        paths = [path for kind in kinds for path in sorted((ROOT / "notebooks").glob(kind))]
+        sources = [path.relative_to(ROOT).as_posix() for path in paths]
         self.pages = {source: self._path(source) for source in sources}
         self.pages |= {"README.md": "index.html", "RESULTS.md": "results.html"}
 
@@ -80,23 +90,24 @@ class Site:
         return source.removeprefix("notebooks/").rpartition(".")[0] + ".html"
 
     def build(self) -> None:
+        self.models = write_models(self.out / "models", self.earlier / "models")
         made = [self.lesson(source) if source.endswith(".ipynb") else self.text(source)
                 for source in self.pages if source.startswith("notebooks/")]  # fmt: skip
         lessons = [page for page in made if page.number and "/" not in page.path]
         others = [page for page in made if page not in lessons]
         results = self.results()
         menu = [page for page in others if "/" not in page.path] + [results]
-        models = write_models(self.out / "models")
         self.statics()
-        shared = {"lessons": lessons, "menu": menu, "policy": POLICY, "repository": self.repository, "models": models}
-        for i, page in enumerate(lessons):
-            nearby = {"previous": lessons[i - 1] if i else None, "next": lessons[i + 1] if i + 1 < len(lessons) else None}
-            self.write("lesson.html.j2", page, **shared, **nearby)
+        shared = {"lessons": lessons, "menu": menu, "policy": POLICY}
+        shared |= {"repository": self.repository, "models": self.models}
+        row = [None, *lessons, None]
+        for before, page, after in zip(row, lessons, row[2:], strict=False):
+            self.write("lesson.html.j2", page, **shared, previous=before, next=after)
         for page in [*others, results]:
             self.write("lesson.html.j2", page, **shared, previous=None, next=None)
         start = Page("index.html", "README.md", "vaelib", picture=self.preview())
         start.promise = "Learn variational auto-encoders by making anime and cartoon faces."
-        self.write("start.html.j2", start, **shared)
+        self.write("start.html.j2", start, **shared, films=[model for model in self.models if "film" in model])
         explorer = Page("explorer.html", "README.md", "Explorer", picture=start.picture)
         explorer.promise = "Drag a slider and the face follows: the decoder of a VAE, running in your browser."
         self.write("explorer.html.j2", explorer, **shared)
@@ -123,12 +134,16 @@ class Site:
         for cell in nbformat.read(ROOT / source, as_version=4).cells:
             if cell.cell_type == "markdown":
                 cells.append({"kind": "prose", "html": prose.convert(cell.source)})
+                if len(cells) == 1 and "/" not in page.path and (figure := FIGURES.get(page.path.partition("_")[2])):
+                    cells.append({"kind": "figure", "name": figure})
             elif cell.cell_type == "code" and cell.source.strip():
                 outputs = [self.output(output, cell, page) for output in cell.outputs]
                 outputs = [shown for shown in outputs if shown]
                 set_up = "ModuleNotFoundError" in cell.source and "import vaelib" in cell.source
                 cells.append({"kind": "code", "html": code(cell.source), "outputs": _joined(outputs), "set_up": set_up})
-        page.body = self.environment.get_template("cells.html.j2").render(cells=cells)
+        page.moves = any(cell["kind"] == "figure" for cell in cells)
+        template = self.environment.get_template("cells.html.j2")
+        page.body = template.render(cells=cells, models=self.models, root=page.root)
         return self.finish(page, prose)
 
     def output(self, output: dict, cell: dict, page: Page) -> dict | None:
@@ -164,7 +179,8 @@ class Site:
         prose, readme = self.prose(page), (ROOT / "README.md").read_text(encoding="utf-8")
         sections = re.split(r"^(?=## )", readme, flags=re.MULTILINE)
         chosen = [part for part in sections if part.startswith(tuple(f"## {title}" for title in RESULTS))]
-        page.body = _wide_tables(prose.convert("# Results\n\nWhat was measured, with the command that measures it again.\n\n" + "".join(chosen)))
+        head = "# Results\n\nWhat was measured, with the command that measures it again.\n\n"
+        page.body = _wide_tables(prose.convert(head + "".join(chosen)))
         return self.finish(page, prose)
 
     def finish(self, page: Page, prose: Prose) -> Page:
@@ -175,7 +191,8 @@ class Site:
         page.promise = _text(first[1]) if first else ""
         if page.number and (shown := next((ROOT / "images").glob(f"lesson-{page.number}.*"), None)):
             page.picture = f"pictures/{self.pictures.write(shown.read_bytes())[0]}"
-            alt = re.search(rf'<img src="images/{shown.name}"[^>]*alt="([^"]*)"', (ROOT / "README.md").read_text("utf-8"))
+            readme = (ROOT / "README.md").read_text(encoding="utf-8")
+            alt = re.search(rf'<img src="images/{shown.name}"[^>]*alt="([^"]*)"', readme)
             page.alt = alt[1] if alt else page.alt
         return page
 
@@ -221,7 +238,7 @@ def build(out: Path) -> None:
     """Write the site into the folder `out`, in place of what was there."""
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    Site(part).build()
+    Site(part, out).build()
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
 

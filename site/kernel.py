@@ -10,7 +10,8 @@ PIXELS, UNROLLED = 4, 4
 
 def wat(fused: bool) -> str:
     """The module as WebAssembly text; `fused` multiplies and adds in one instruction, which not all browsers have."""
-    accumulators = [(pixel, half) for pixel in range(PIXELS) for half in (0, 1)]
+    halves = (0, 1)  # of the 8 channels
+    accumulators = [(pixel, half) for pixel in range(PIXELS) for half in halves]
     lines = [
         '(module (memory (export "memory") 1)',
         # For each tile of 8 channels, and 4 pixels of the table (where each is read and where written, in bytes):
@@ -27,7 +28,7 @@ def wat(fused: bool) -> str:
         "(local.set $at (local.get $table))",
         "(loop $pixels",
         "(local.set $w (local.get $weights))",
-        *(f"(local.set $a{pixel}{half} (v128.load offset={16 * half} (local.get $bias)))" for pixel, half in accumulators),
+        *(f"(local.set $a{i}{half} (v128.load offset={16 * half} (local.get $bias)))" for i, half in accumulators),
         "(local.set $row (i32.const 0))",
         "(loop $each_row",
         "(local.set $offset (i32.add (local.get $in) (i32.mul (local.get $row) (local.get $row_bytes))))",
@@ -39,10 +40,10 @@ def wat(fused: bool) -> str:
         "(loop $numbers",
     ]  # fmt: skip
     for step in range(UNROLLED):
-        lines += [f"(local.set $w{half} (v128.load offset={32 * step + 16 * half} (local.get $w)))" for half in (0, 1)]
+        lines += [f"(local.set $w{half} (v128.load offset={32 * step + 16 * half} (local.get $w)))" for half in halves]
         for pixel in range(PIXELS):
             lines.append(f"(local.set $x (v128.load32_splat offset={4 * step} (local.get $p{pixel})))")
-            for half in (0, 1):
+            for half in halves:
                 a, product = f"$a{pixel}{half}", f"(local.get $x) (local.get $w{half})"
                 if fused:
                     lines.append(f"(local.set {a} (f32x4.relaxed_madd {product} (local.get {a})))")
@@ -56,8 +57,9 @@ def wat(fused: bool) -> str:
         "(br_if $each_row (i32.lt_u (local.get $row) (local.get $rows))))",
     ]
     for pixel in range(PIXELS):
-        lines.append(f"(local.set $offset (i32.add (local.get $channel) (i32.load offset={8 * pixel + 4} (local.get $at))))")
-        for half in (0, 1):
+        place = f"(i32.load offset={8 * pixel + 4} (local.get $at))"
+        lines.append(f"(local.set $offset (i32.add (local.get $channel) {place}))")
+        for half in halves:
             a, place = f"(local.get $a{pixel}{half})", f"offset={16 * half} (i32.add (local.get $offset)"
             store = [  # leaky ReLU, and the residual: what lies at `skip`, laid out as the output is
                 f"(local.set $x (f32x4.max {a} (f32x4.mul {a} (local.get $steepness))))",

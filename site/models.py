@@ -1,43 +1,55 @@
-"""What the pages need of the models that ship: decoders as they are, axes, draws from the priors, faces drawn in advance."""
+"""What the pages need of the models that ship: decoders, axes, draws from priors, faces drawn in advance."""
 
 import hashlib
 import json
+import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
-from torchvision.transforms.functional import to_pil_image
+from safetensors.torch import save
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
-
 
 from vaelib.explorer import _first
 from vaelib.explorer_state import Draw, ExplorerState
+from vaelib.latents import interpolate
 from vaelib.pretrained import SHIPPED, Bundle, load_pretrained, shipped
 
 DRAWS = 64  # latents of each prior: a page has not PyTorch's random numbers, and takes one of these
 GALLERY = 12  # faces to begin with, drawn in advance
 BEST = "flow"  # the prior they come from, where there is one
-THUMB = 48  # pixels a side of a strip's faces
+THUMB = 64  # pixels a side of a strip's faces
+FILMS, FILM_STEPS = 2, 12  # models of which the start page shows a film, and its frames from one face to the next
 
 
-def write_models(folder: Path) -> list[dict]:
-    """Write all that the explorer loads into `folder`; the smallest model first. What it returns is in models.json too."""
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(0)
-    spaces: dict[str, dict] = {}
-    models = []
-    for name in shipped():
-        card = json.loads((SHIPPED / name / "card.json").read_text())
-        if card["model"] != "VAE":
-            continue
-        base = card.get("base", name)
-        bundle = load_pretrained(name)
+def write_models(folder: Path, earlier: Path) -> list[dict]:
+    """Write all that the explorer loads into `folder`; the smallest model comes first.
+
+    What it returns is in models.json too. Where the folder `earlier` has been made from the same weights by the same
+    program, it is copied: drawing the faces takes most of a minute.
+    """
+    cards = [(name, (SHIPPED / name / "card.json").read_text(encoding="utf-8")) for name in shipped()]
+    made_from = hashlib.sha256("".join([Path(__file__).read_text("utf-8"), *map(str, cards)]).encode()).hexdigest()
+    if (earlier / "made_from").exists() and (earlier / "made_from").read_text() == made_from:
+        shutil.copytree(earlier, folder)
+        return json.loads((folder / "models.json").read_text(encoding="utf-8"))["models"]
+    folder.mkdir(parents=True)
+    cards = {name: json.loads(card) for name, card in cards}
+    cards = {name: card for name, card in cards.items() if card["model"] == "VAE"}
+    spaces, models = {}, []
+    for name, card in cards.items():
+        base, bundle = card.get("base", name), load_pretrained(name)
         if base not in spaces:
             spaces[base] = _write_space(bundle, base, folder)
         models.append(_write_model(bundle, name, base, folder))
     models.sort(key=lambda model: model["bytes"])
-    (folder / "models.json").write_text(json.dumps({"models": models, "spaces": spaces}, ensure_ascii=False))
+    for model in [model for model in models if "sharpened" in cards[model["name"]]][-FILMS:]:
+        model["film"] = _write_film(model, folder)
+    catalogue = json.dumps({"models": models, "spaces": spaces}, ensure_ascii=False)
+    (folder / "models.json").write_text(catalogue, encoding="utf-8")
+    (folder / "made_from").write_text(made_from)
     return models
 
 
@@ -52,16 +64,13 @@ def _write_model(bundle: Bundle, name: str, base: str, folder: Path) -> dict:
         strips["right-angles"] = state.strips(THUMB)
         state.orthogonal = False
     for kind, rows in strips.items():
-        whole = torch.cat([_pixels(row) for row in rows], dim=1)
-        to_pil_image(whole).save(folder / f"{name}-{kind}.webp", quality=80, method=6)
+        _save_picture(torch.cat([pil_to_tensor(row) for row in rows], dim=1), folder / f"{name}-{kind}.webp")
     gallery, faces = [], [state.face()]
     for seed in range(GALLERY):
         state.prior, state.spread = (BEST if BEST in bundle.fitted else "axes"), 1.0
-        codes = _face_of_seed(state, seed)
-        gallery.append(codes)
+        gallery.append(_face_of_seed(state, seed))
         faces.append(state.face())
-    sheet = make_grid(torch.stack(faces), nrow=len(faces), padding=0)
-    to_pil_image(sheet).save(folder / f"{name}-faces.webp", quality=90, method=6)
+    _save_picture(make_grid(torch.stack(faces), nrow=len(faces), padding=0), folder / f"{name}-faces.webp")
     return {
         "name": name,
         "space": base,
@@ -89,20 +98,33 @@ def _face_of_seed(state: ExplorerState, seed: int) -> str:
     return state.code
 
 
+def _write_film(model: dict, folder: Path) -> int:
+    """Write a walk from face to face of the gallery and back, its frames side by side; their number."""
+    bundle = load_pretrained(model["name"])
+    state = ExplorerState(bundle, _first(bundle.attributes), model["name"])
+    stations = []
+    for code in model["gallery"]:
+        state.restore(code)
+        stations.append(state.latent()[0])
+    pairs = pairwise([*stations, stations[0]])
+    walk = torch.cat([interpolate(*pair, FILM_STEPS + 1, spherical=True)[:-1] for pair in pairs])
+    frames = torch.cat([state.decoder(z[None]) for z in walk])
+    _save_picture(make_grid(frames, nrow=len(frames), padding=0), folder / f"{model['name']}-film.webp")
+    return len(frames)
+
+
+def _save_picture(picture: torch.Tensor, path: Path) -> None:
+    to_pil_image(picture).save(path, quality=85, method=4)
+
+
 def _decoder_file(folder: Path) -> bytes:
     """The decoder's part of a bundle's weights, number for number as they ship: a safetensors file."""
-    path = next(folder / name for name in ("decoder-int8.safetensors", "model-int8.safetensors", "model.safetensors") if (folder / name).exists())
-    if path.name.startswith("decoder"):
-        return path.read_bytes()
+    if (whole := folder / "decoder-int8.safetensors").exists():
+        return whole.read_bytes()
+    path = next(path for path in (folder / "model-int8.safetensors", folder / "model.safetensors") if path.exists())
     with safe_open(path, "pt") as file:
-        tensors = {name.removeprefix("decoder."): file.get_tensor(name) for name in file.keys() if name.startswith("decoder.")}  # noqa: SIM118
-    return vaelib_save(tensors)
-
-
-def vaelib_save(tensors: dict[str, torch.Tensor]) -> bytes:
-    from safetensors.torch import save
-
-    return save({name: value.contiguous() for name, value in tensors.items()})
+        names = [name for name in file.keys() if name.startswith("decoder.")]  # noqa: SIM118, it is no dict
+        return save({name.removeprefix("decoder."): file.get_tensor(name) for name in names})
 
 
 def _write_space(bundle: Bundle, base: str, folder: Path) -> dict:
@@ -113,21 +135,16 @@ def _write_space(bundle: Bundle, base: str, folder: Path) -> dict:
         tensors |= {"attributes": attributes.directions, "attribute_scales": attributes.scales}
         if len(attributes) <= attributes.directions[0].numel():
             tensors["right_angles"] = attributes.orthogonal().directions
-    save_file({name: value.contiguous() for name, value in tensors.items()}, folder / f"{base}-space.safetensors")
+    content = save({name: value.contiguous() for name, value in tensors.items()})
+    (folder / f"{base}-space.safetensors").write_bytes(content)
     draws = {
         name: torch.cat([prior.sample(1, torch.Generator().manual_seed(seed)) for seed in range(DRAWS)]).half()
         for name, prior in bundle.priors.items()
     }
-    save_file(draws, folder / f"{base}-draws.safetensors")
+    (folder / f"{base}-draws.safetensors").write_bytes(save(draws))
     return {
         "attributes": list(attributes.names) if attributes else [],
         "shape": list(axes.mean.shape),
         "priors": list(draws),
         "draws": DRAWS,
     }
-
-
-def _pixels(picture) -> torch.Tensor:
-    from torchvision.transforms.functional import pil_to_tensor
-
-    return pil_to_tensor(picture)

@@ -1,4 +1,4 @@
-"""Markdown to HTML as the pages show it: formulas as MathML, anchors at headings, links between pages, sized pictures."""
+"""Markdown to HTML as the pages show it: formulas as MathML, anchors at headings, links to pages, sized pictures."""
 
 import hashlib
 import html
@@ -37,7 +37,8 @@ class Prose(IPythonRenderer):
         taken = sum(name == re.sub(r"-\d+$", "", other) or name == other for _, other, _ in self.headings)
         name += f"-{taken + 1}" if taken else ""
         self.headings.append((level, name, text))
-        return f'<h{level} id="{name}">{text} <a class="anchor" href="#{name}" aria-label="Link here">#</a></h{level}>\n'
+        here = f'<a class="anchor" href="#{name}" aria-label="Link here">#</a>'
+        return f'<h{level} id="{name}">{text} {here}</h{level}>\n'
 
     def inline_math(self, body: str) -> str:
         return self._formula(body, "inline")
@@ -107,9 +108,8 @@ class Pictures:
         """An <img> on a page from which `root` leads to the top; loaded when it comes into view."""
         name, width, height = self.write(content)
         size = f'width="{round(width * scale)}" height="{round(height * scale)}"'
-        return (
-            f'<img src="{root}{self.folder.name}/{name}" alt="{html.escape(alt)}" {size} loading="lazy" decoding="async">'
-        )
+        source = f'src="{root}{self.folder.name}/{name}" alt="{html.escape(alt)}"'
+        return f'<img {source} {size} loading="lazy" decoding="async">'
 
     def write(self, content: bytes) -> tuple[str, int, int]:
         """The file's name, and the picture's width and height."""

@@ -19,7 +19,10 @@ const links = new Map([...document.querySelectorAll(".here a")].map((link) => [l
 const headings = [...document.querySelectorAll("main h2[id]")].filter((heading) => links.has(heading.id));
 function mark() {
   const read = headings.findLast((heading) => heading.getBoundingClientRect().top < innerHeight / 3);
-  for (const [name, link] of links) link.toggleAttribute("aria-current", name === read?.id);
+  for (const [name, link] of links) {
+    if (name === read?.id) link.setAttribute("aria-current", "location");
+    else link.removeAttribute("aria-current");
+  }
 }
 if (headings.length) {
   addEventListener("scroll", () => requestAnimationFrame(mark), { passive: true });
