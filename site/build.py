@@ -238,7 +238,7 @@ def build(out: Path) -> None:
     """Write the site into the folder `out`, in place of what was there."""
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    Site(part, out).build()
+    Site(part, ROOT / "_site").build()
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
 

@@ -77,8 +77,7 @@ def explorer(page, address):
 
 
 def ready(page) -> None:
-    page.wait_for_selector("#save:not([disabled])")
-    page.wait_for_function("document.querySelector('#code').value.length > 0")
+    page.wait_for_selector("main[data-shown]")  # not wait_for_function: the page's policy forbids eval
 
 
 def pages_of(site: Path) -> list[Path]:
@@ -261,7 +260,7 @@ def test_a_face_made_on_the_page_opens_in_python(explorer, site):
         explorer.select_option("#prior", prior)
         before = explorer.input_value("#code")
         explorer.click("#randomize")
-        explorer.wait_for_function("before => document.querySelector('#code').value !== before", arg=before)
+        explorer.wait_for_selector(f'main:not([data-shown="{before}"])')
         state.restore(explorer.input_value("#code"))
         weights = explorer.eval_on_selector_all(".axis input", "all => all.map(input => input.valueAsNumber)")
         assert weights == pytest.approx(state.weights)
@@ -271,11 +270,9 @@ def test_a_face_made_on_the_page_opens_in_python(explorer, site):
 
 def test_sliders_keys_and_buttons_change_the_face(explorer):
     def changed_by(action) -> bool:
-        before = face_on(explorer)
-        explorer.evaluate("document.querySelector('main').addEventListener('painted', () => { window.painted = 1; })")
-        explorer.evaluate("window.painted = 0")
+        before, painted = face_on(explorer), explorer.get_attribute("main", "data-painted")
         action()
-        explorer.wait_for_function("window.painted")
+        explorer.wait_for_selector(f'main:not([data-painted="{painted}"])')
         return (face_on(explorer) != before).any()
 
     def slide():

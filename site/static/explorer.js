@@ -53,6 +53,7 @@ async function open(name, code) {
   stop();
   model = catalogue.models.find((each) => each.name === name);
   live = false;
+  delete main.dataset.shown;
   setEnabled(false);
   say(`Loading ${name}, ${(model.bytes / 1e6).toFixed(1)} MB…`);
   find("model").value = name;
@@ -169,7 +170,7 @@ function showStrips() {
 
 // ---------------------------------------------------------------------------------------------------- showing
 
-let decoding = false, stale = false, settled;
+let decoding = false, stale = false, settled, painted = 0;
 
 /** Show all that may have changed. */
 function show() {
@@ -194,6 +195,7 @@ function showCode() {
   const code = toCode(model.name, space, state);
   find("code").value = code;
   history.replaceState(null, "", `#${code}`);
+  main.dataset.shown = code;
 }
 
 function latent() {
@@ -210,7 +212,7 @@ async function draw() {
     while (stale && live) {
       stale = false;
       paint(stage, await client.decode(model, latent()));
-      main.dispatchEvent(new Event("painted"));
+      main.dataset.painted = ++painted;
     }
   } catch (error) {
     complain(error);

@@ -13,16 +13,19 @@ const loaded = async (address) => {
 async function film(figure) {
   const slider = figure.querySelector("input"), frames = Number(figure.dataset.frames);
   const screens = [...figure.querySelectorAll("canvas")].map((canvas) => ({ context: canvas.getContext("2d"), address: canvas.dataset.film }));
+  const small = document.createElement("canvas");
   for (const screen of screens) screen.sheet = await loaded(screen.address);
   function show() {
     const place = slider.valueAsNumber, frame = Math.floor(place);
     for (const { context, sheet } of screens) {
-      const side = sheet.naturalHeight, { width, height } = context.canvas;
+      const side = sheet.naturalHeight;
+      small.width = small.height = side; // one frame alone, or its neighbours would show at its edges
+      const mix = small.getContext("2d");
+      mix.drawImage(sheet, -frame * side, 0);
+      mix.globalAlpha = place - frame; // a moment between two frames
+      mix.drawImage(sheet, -((frame + 1) % frames) * side, 0);
       context.imageSmoothingQuality = "high";
-      context.globalAlpha = 1;
-      context.drawImage(sheet, frame * side, 0, side, side, 0, 0, width, height);
-      context.globalAlpha = place - frame; // a moment between two frames
-      context.drawImage(sheet, ((frame + 1) % frames) * side, 0, side, side, 0, 0, width, height);
+      context.drawImage(small, 0, 0, context.canvas.width, context.canvas.height);
     }
   }
   let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches, before;
