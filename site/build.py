@@ -24,11 +24,12 @@ import wasmtime
 from kernel import wat
 from models import write_models
 from nbconvert.filters import ansi2html
-from prose import Pictures, Prose, code, local_link
+from prose import Pictures, Prose, anchor, code, local_link
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 RESULTS = ("How good are the faces?", "How fast is it?")  # sections of README.md, where there is no RESULTS.md
+ON_START = ("start", "the-lessons")  # sections of README.md that the start page has in its own words
 FIGURES = {"sharper.html": "curtain.html.j2"}  # that a hand moves, beneath a lesson's introduction
 POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data: blob:; "
@@ -119,7 +120,13 @@ class Site:
 
     def prose(self, page: Page) -> Prose:
         def link(url: str) -> str:
-            return local_link(url, page.source, self.pages, self.repository)
+            target = local_link(url, page.source, self.pages, self.repository)
+            start, _, section = target.partition("#")
+            if not start.endswith(self.pages["README.md"]) or section in ("", *ON_START):
+                return target
+            if section in [anchor(title) for title in RESULTS]:  # README.md's sections are on two pages
+                return f"{page.root}{self.pages['RESULTS.md']}#{section}"
+            return start
 
         def picture(url: str, alt: str) -> str:
             if "//" in url:
@@ -202,8 +209,7 @@ class Site:
     def statics(self) -> None:
         for path in (HERE / "static").iterdir():
             shutil.copy2(path, self.out / path.name)
-        for fused in (False, True):
-            (self.out / f"kernel{'-fused' * fused}.wasm").write_bytes(wasmtime.wat2wasm(wat(fused)))
+        (self.out / "kernel.wasm").write_bytes(wasmtime.wat2wasm(wat()))
         (self.out / ".nojekyll").touch()
 
 

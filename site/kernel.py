@@ -8,8 +8,8 @@ convolutions of 2×2 taps, one for each parity of the output's rows and columns.
 PIXELS, UNROLLED = 4, 4
 
 
-def wat(fused: bool) -> str:
-    """The module as WebAssembly text; `fused` multiplies and adds in one instruction, which not all browsers have."""
+def wat() -> str:
+    """The module as WebAssembly text."""
     halves = (0, 1)  # of the 8 channels
     accumulators = [(pixel, half) for pixel in range(PIXELS) for half in halves]
     lines = [
@@ -45,10 +45,7 @@ def wat(fused: bool) -> str:
             lines.append(f"(local.set $x (v128.load32_splat offset={4 * step} (local.get $p{pixel})))")
             for half in halves:
                 a, product = f"$a{pixel}{half}", f"(local.get $x) (local.get $w{half})"
-                if fused:
-                    lines.append(f"(local.set {a} (f32x4.relaxed_madd {product} (local.get {a})))")
-                else:
-                    lines.append(f"(local.set {a} (f32x4.add (local.get {a}) (f32x4.mul {product})))")
+                lines.append(f"(local.set {a} (f32x4.add (local.get {a}) (f32x4.mul {product})))")
     lines += [
         *(f"(local.set $p{i} (i32.add (local.get $p{i}) (i32.const {4 * UNROLLED})))" for i in range(PIXELS)),
         f"(local.set $w (i32.add (local.get $w) (i32.const {32 * UNROLLED})))",

@@ -31,11 +31,9 @@ async function load(model, url) {
   decoders.set(model.name, await makeDecoder(dequantised(readTensors(file)), model.config, model.image_size, await kernel));
 }
 
-/** The kernel that multiplies and adds in one instruction, or the one that every browser has. */
 async function compiled() {
-  const fetched = (name) => fetch(new URL(name, import.meta.url)).then((answer) => answer.arrayBuffer());
-  const fused = await fetched("kernel-fused.wasm");
-  return WebAssembly.compile(WebAssembly.validate(fused) ? fused : await fetched("kernel.wasm"));
+  const answer = await fetch(new URL("kernel.wasm", import.meta.url));
+  return WebAssembly.compile(await answer.arrayBuffer());
 }
 
 async function download(url, model) {
