@@ -150,7 +150,7 @@ class Site:
                 cells.append({"kind": "code", "html": code(cell.source), "outputs": _joined(outputs), "set_up": set_up})
         page.moves = any(cell["kind"] == "figure" for cell in cells)
         template = self.environment.get_template("cells.html.j2")
-        page.body = template.render(cells=cells, models=self.models, root=page.root)
+        page.body = _wide_tables(template.render(cells=cells, models=self.models, root=page.root))
         return self.finish(page, prose)
 
     def output(self, output: dict, cell: dict, page: Page) -> dict | None:

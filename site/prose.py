@@ -41,7 +41,7 @@ class Prose(IPythonRenderer):
         return f'<h{level} id="{name}">{text} {here}</h{level}>\n'
 
     def inline_math(self, body: str) -> str:
-        return self._formula(body, "inline")
+        return f'<span class="inline">{self._formula(body, "inline")}</span>'
 
     def block_math(self, body: str) -> str:
         return f'<span class="formula">{self._formula(body, "block")}</span>'
