@@ -30,7 +30,10 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 RESULTS = ("How good are the faces?", "How fast is it?")  # sections of README.md, where there is no RESULTS.md
 ON_START = ("start", "the-lessons")  # sections of README.md that the start page has in its own words
-FIGURES = {"sharper.html": "curtain.html.j2"}  # that a hand moves, beneath a lesson's introduction
+FIGURES = {  # that a hand moves: beneath the text whose heading has this word, else beneath the introduction
+    "maths.html": ("posterior.html.j2", "ELBO"),
+    "sharper.html": ("curtain.html.j2", "blur"),
+}
 POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'"
@@ -141,14 +144,14 @@ class Site:
         for cell in nbformat.read(ROOT / source, as_version=4).cells:
             if cell.cell_type == "markdown":
                 cells.append({"kind": "prose", "html": prose.convert(cell.source)})
-                if len(cells) == 1 and "/" not in page.path and (figure := FIGURES.get(page.path.partition("_")[2])):
-                    cells.append({"kind": "figure", "name": figure})
             elif cell.cell_type == "code" and cell.source.strip():
                 outputs = [self.output(output, cell, page) for output in cell.outputs]
                 outputs = [shown for shown in outputs if shown]
                 set_up = "ModuleNotFoundError" in cell.source and "import vaelib" in cell.source
                 cells.append({"kind": "code", "html": code(cell.source), "outputs": _joined(outputs), "set_up": set_up})
-        page.moves = any(cell["kind"] == "figure" for cell in cells)
+        if "/" not in page.path and (figure := FIGURES.get(page.path.partition("_")[2])):
+            page.moves = True
+            _insert(cells, *figure)
         template = self.environment.get_template("cells.html.j2")
         page.body = _wide_tables(template.render(cells=cells, models=self.models, root=page.root))
         return self.finish(page, prose)
@@ -233,6 +236,12 @@ def _joined(outputs: list[dict]) -> list[dict]:
         else:
             joined.append(output)
     return joined
+
+
+def _insert(cells: list[dict], figure: str, word: str) -> None:
+    headings = [re.search("<h2.*?</h2>", cell["html"]) for cell in cells]
+    after = next((i for i, found in enumerate(headings) if found and word in found[0]), 0)
+    cells.insert(after + 1, {"kind": "figure", "name": figure})
 
 
 def _wide_tables(body: str) -> str:

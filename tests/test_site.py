@@ -179,6 +179,17 @@ def test_formulas_are_typeset(site, address, page):
     assert shown > 100
 
 
+def test_figures_follow_the_hand(site, address, page):
+    page.goto(f"{address}02_maths.html")
+    told = page.locator(".posterior output")
+    page.locator(".posterior [name=mean]").fill("1.4")
+    page.locator(".posterior [name=spread]").fill("0.2")
+    assert told.text_content() == "ELBO −3.05, ceiling −2.33, gap 0.72 nats"  # the numbers that lesson 02 prints
+    page.goto(f"{address}08_sharper.html")
+    page.locator(".curtain input").first.fill("0.25")
+    assert page.locator(".curtain .upper").first.evaluate("it => it.style.clipPath") == "inset(0px 75% 0px 0px)"
+
+
 # The explorer
 
 

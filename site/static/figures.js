@@ -50,5 +50,35 @@ function curtain(figure) {
   show();
 }
 
+/** A normal q moved by hand over a posterior with two peaks: x = z² + noise, as in lesson 02's curved decoder. */
+function posterior(figure) {
+  const X = 2.2, NOISE = 0.5, LEAST = -10; // nats at the foot of the bar
+  const [FOOT, TOP] = [190, 30], [LEFT, RIGHT] = [10, 500], SEEN = 2.5;
+  const grid = Array.from({ length: 3201 }, (_, i) => (i - 1600) / 200), step = grid[1] - grid[0];
+  const logNormal = (value, mean, spread) => -0.5 * ((value - mean) / spread) ** 2 - Math.log(spread * Math.sqrt(2 * Math.PI));
+  const sum = (values) => values.reduce((total, value) => total + value, 0) * step;
+  const logJoint = grid.map((z) => logNormal(X, z * z, NOISE) + logNormal(z, 0, 1));
+  const evidence = Math.log(sum(logJoint.map(Math.exp)));
+  const [mean, spread] = ["mean", "spread"].map((name) => figure.querySelector(`[name=${name}]`));
+  const height = (density) => FOOT - Math.min(density, 2) * 80;
+  const path = (density) => grid.map((z, i) => [z, density[i]]).filter(([z]) => Math.abs(z) <= SEEN)
+    .map(([z, value]) => `${(LEFT + ((z + SEEN) / (2 * SEEN)) * (RIGHT - LEFT)).toFixed(1)},${height(value).toFixed(1)}`).join("L");
+  const closed = (density) => `M${LEFT},${FOOT}L${path(density)}L${RIGHT},${FOOT}Z`;
+  figure.querySelector(".truth").setAttribute("d", closed(logJoint.map((value) => Math.exp(value - evidence))));
+  function show() {
+    const logQ = grid.map((z) => logNormal(z, mean.valueAsNumber, spread.valueAsNumber)), q = logQ.map(Math.exp);
+    const elbo = sum(q.map((value, i) => (value ? value * (logJoint[i] - logQ[i]) : 0)));
+    figure.querySelector(".q").setAttribute("d", `M${path(q)}`);
+    const share = Math.max(0, (elbo - LEAST) / (evidence - LEAST)), bar = figure.querySelector(".bar");
+    bar.setAttribute("y", FOOT - share * (FOOT - TOP));
+    bar.setAttribute("height", share * (FOOT - TOP));
+    const told = (value) => value.toFixed(2).replace("-", "−");
+    figure.querySelector("output").value = `ELBO ${told(elbo)}, ceiling ${told(evidence)}, gap ${told(evidence - elbo)} nats`;
+  }
+  for (const hand of [mean, spread]) hand.addEventListener("input", show);
+  show();
+}
+
+for (const figure of document.querySelectorAll(".posterior")) posterior(figure);
 for (const figure of document.querySelectorAll(".morphing")) film(figure);
 for (const figure of document.querySelectorAll(".curtain")) curtain(figure);
