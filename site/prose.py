@@ -4,6 +4,7 @@ import hashlib
 import html
 import posixpath
 import re
+import unicodedata
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +15,8 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from PIL import Image
 from pygments.formatters import HtmlFormatter
 
-SUFFIXES = {".ipynb": ".html", ".md": ".html"}
+FUNCTIONS = "log|exp|sin|cos|min|max"
+THIN = '<mspace width="0.167em"/>'
 
 
 class Prose(IPythonRenderer):
@@ -79,11 +81,28 @@ class Prose(IPythonRenderer):
 
 def mathml(tex: str, display: str) -> str:
     """A formula as MathML, with its TeX beside it for whoever copies it. Raises `ValueError` where TeX is left over."""
-    body = re.sub(r"\\operatorname\{([^}]*)\}", r"\\mathrm{\1}", " ".join(tex.split()))
-    out = latex2mathml.converter.convert(body, display=display)
+    out = latex2mathml.converter.convert(" ".join(tex.split()), display=display)
     if left := re.search(r">[^<]*\\[a-zA-Z]+[^<]*<", out):
         raise ValueError(f"the formula {tex!r} is not typeset whole: {left[0]}")
+    # Browsers know no alphabets by attribute, no spaces around log, and too wide ones around a bar.
+    out = re.sub(r'<mi mathvariant="(double-struck|script|bold)">(\w)</mi>', _letter, out)
+    out = re.sub(rf"(?<=</mi>)(?=<mi>(?:{FUNCTIONS})</mi>)", THIN, out)
+    out = re.sub(
+        rf"(?<!<msub>)(?<!<msup>)(<mi>(?:{FUNCTIONS})</mi>)(?=<m(?:[in]|row|frac|over|su[bp]|text)\b)",
+        rf"\1{THIN}",
+        out,
+    )
+    out = out.replace('stretchy="false">&#x0007C;', 'stretchy="false" lspace="0.1em" rspace="0.1em">|')
     return out.replace("<math ", f'<math aria-label="{html.escape(tex)}" ', 1)
+
+
+def _letter(found: re.Match) -> str:
+    kind, letter = found[1].upper(), found[2]
+    name = f"{kind} {'CAPITAL' if letter.isupper() else 'SMALL'} {letter.upper()}"
+    try:
+        return f"<mi>{unicodedata.lookup(f'MATHEMATICAL {name}')}</mi>"
+    except KeyError:  # the few that Unicode had before the others, such as ℝ
+        return f"<mi>{unicodedata.lookup(name)}</mi>"
 
 
 def anchor(text: str) -> str:

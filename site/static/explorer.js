@@ -96,6 +96,7 @@ async function showCanned(sheet, code) {
     button.style.backgroundPosition = `${(100 * (i + 1)) / model.gallery.length}% 0`;
     button.ariaLabel = `Face ${i + 1}`;
     button.addEventListener("click", () => attempt(() => {
+      if (tab === "morph") choose("axes");
       state.remember();
       restore(code);
       show();
