@@ -3,6 +3,8 @@
 # make app    set everything up, then open the explorer as a page of its own
 # make publish REPO=owner/name    badges and install lines for a place on GitHub; without REPO they go again
 #
+# make site [SERVE=1]    write the tutorial and the explorer as static pages to _site, and show them
+#
 # Another Python:  make test PYTHON=python3.12        More for JupyterLab:  make lab LAB="--no-browser --port 9999"
 # More for the explorer:  make app APP="--model path/to/run"
 
@@ -14,9 +16,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 # Tests and committed outputs use the drawn faces, so they must not find a reader's prepared Kaggle faces.
-test notebooks images: export VAELIB_CACHE = $(CURDIR)/.cache
+test notebooks images site: export VAELIB_CACHE = $(CURDIR)/.cache
 
-.PHONY: lab app test lint format notebooks images publish benchmark clean
+.PHONY: lab app test lint format notebooks images publish site benchmark clean
 
 lab: $(READY)
 	$(BIN)/jupyter lab $(LAB) notebooks/01_faces.ipynb
@@ -54,6 +56,9 @@ images: $(READY)
 publish: $(READY)
 	$(BIN)/python notebooks/publish.py $(REPO)
 
+site: $(READY)
+	$(BIN)/python site/build.py $(if $(SERVE),--serve)
+
 # How fast faces are prepared, opened and drawn, and a training step. With Kaggle's archives:
 #     make benchmark FACES=folder/with/both/zips
 benchmark: $(READY)
@@ -64,12 +69,12 @@ benchmark: $(READY)
 	$(BIN)/python tests/benchmarks/explorer.py
 
 clean:
-	rm -rf $(VENV) .cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .cache _site .pytest_cache .ruff_cache *.egg-info
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 		"This needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is %d.%d: make ... PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
-	$(BIN)/python -m pip install --editable ".[test,app]"
+	$(BIN)/python -m pip install --editable ".[test,app,site]"
 	@touch $@

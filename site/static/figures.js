@@ -1,0 +1,84 @@
+// Figures that a hand moves. Each is a <figure> with a range input; its pictures were drawn when the page was made.
+
+const PACE = 14; // frames of a film per second
+
+const loaded = async (address) => {
+  const image = new Image();
+  image.src = address;
+  await image.decode();
+  return image;
+};
+
+/** A film, whose frames lie side by side: plays until somebody takes hold of the slider. */
+async function film(figure) {
+  const slider = figure.querySelector("input"), frames = Number(figure.dataset.frames);
+  const screens = [...figure.querySelectorAll("canvas")].map((canvas) => ({ context: canvas.getContext("2d"), address: canvas.dataset.film }));
+  const small = document.createElement("canvas");
+  for (const screen of screens) screen.sheet = await loaded(screen.address);
+  function show() {
+    const place = slider.valueAsNumber, frame = Math.floor(place);
+    for (const { context, sheet } of screens) {
+      const side = sheet.naturalHeight;
+      small.width = small.height = side; // one frame alone, or its neighbours would show at its edges
+      const mix = small.getContext("2d");
+      mix.drawImage(sheet, -frame * side, 0);
+      mix.globalAlpha = place - frame; // a moment between two frames
+      mix.drawImage(sheet, -((frame + 1) % frames) * side, 0);
+      context.imageSmoothingQuality = "high";
+      context.drawImage(small, 0, 0, context.canvas.width, context.canvas.height);
+    }
+  }
+  let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches, before;
+  function play(now) {
+    if (!playing) return;
+    const share = before ? (Math.min(now - before, 100) / 1000) * PACE : 0;
+    before = now;
+    slider.value = (slider.valueAsNumber + share) % (frames - 1);
+    show();
+    requestAnimationFrame(play);
+  }
+  for (const event of ["input", "pointerdown", "keydown"]) slider.addEventListener(event, () => { playing = false; show(); });
+  show();
+  requestAnimationFrame(play);
+}
+
+/** A curtain between two pictures of one size: the upper is cut at the slider. */
+function curtain(figure) {
+  const slider = figure.querySelector("input"), upper = figure.querySelector(".upper");
+  const show = () => { upper.style.clipPath = `inset(0 ${100 - 100 * slider.valueAsNumber}% 0 0)`; };
+  slider.addEventListener("input", show);
+  show();
+}
+
+/** A normal q moved by hand over a posterior with two peaks: x = z² + noise, as in lesson 02's curved decoder. */
+function posterior(figure) {
+  const X = 2.2, NOISE = 0.5, LEAST = -10; // nats at the foot of the bar
+  const [FOOT, TOP] = [190, 30], [LEFT, RIGHT] = [10, 500], SEEN = 2.5;
+  const grid = Array.from({ length: 3201 }, (_, i) => (i - 1600) / 200), step = grid[1] - grid[0];
+  const logNormal = (value, mean, spread) => -0.5 * ((value - mean) / spread) ** 2 - Math.log(spread * Math.sqrt(2 * Math.PI));
+  const sum = (values) => values.reduce((total, value) => total + value, 0) * step;
+  const logJoint = grid.map((z) => logNormal(X, z * z, NOISE) + logNormal(z, 0, 1));
+  const evidence = Math.log(sum(logJoint.map(Math.exp)));
+  const [mean, spread] = ["mean", "spread"].map((name) => figure.querySelector(`[name=${name}]`));
+  const height = (density) => FOOT - Math.min(density, 2) * 80;
+  const path = (density) => grid.map((z, i) => [z, density[i]]).filter(([z]) => Math.abs(z) <= SEEN)
+    .map(([z, value]) => `${(LEFT + ((z + SEEN) / (2 * SEEN)) * (RIGHT - LEFT)).toFixed(1)},${height(value).toFixed(1)}`).join("L");
+  const closed = (density) => `M${LEFT},${FOOT}L${path(density)}L${RIGHT},${FOOT}Z`;
+  figure.querySelector(".truth").setAttribute("d", closed(logJoint.map((value) => Math.exp(value - evidence))));
+  function show() {
+    const logQ = grid.map((z) => logNormal(z, mean.valueAsNumber, spread.valueAsNumber)), q = logQ.map(Math.exp);
+    const elbo = sum(q.map((value, i) => (value ? value * (logJoint[i] - logQ[i]) : 0)));
+    figure.querySelector(".q").setAttribute("d", `M${path(q)}`);
+    const share = Math.max(0, (elbo - LEAST) / (evidence - LEAST)), bar = figure.querySelector(".bar");
+    bar.setAttribute("y", FOOT - share * (FOOT - TOP));
+    bar.setAttribute("height", share * (FOOT - TOP));
+    const told = (value) => value.toFixed(2).replace("-", "−");
+    figure.querySelector("output").value = `ELBO ${told(elbo)}, ceiling ${told(evidence)}, gap ${told(evidence - elbo)} nats`;
+  }
+  for (const hand of [mean, spread]) hand.addEventListener("input", show);
+  show();
+}
+
+for (const figure of document.querySelectorAll(".posterior")) posterior(figure);
+for (const figure of document.querySelectorAll(".morphing")) film(figure);
+for (const figure of document.querySelectorAll(".curtain")) curtain(figure);
