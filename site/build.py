@@ -32,6 +32,7 @@ RESULTS = ("How good are the faces?", "How fast is it?")  # sections of README.m
 ON_START = ("start", "the-lessons")  # sections of README.md that the start page has in its own words
 FIGURES = {  # that a hand moves: beneath the text whose heading has this word, else beneath the introduction
     "maths.html": ("posterior.html.j2", "ELBO"),
+    "noise.html": ("noise.html.j2", "noise"),
     "sharper.html": ("curtain.html.j2", "blur"),
 }
 POLICY = (
