@@ -6,6 +6,7 @@ Generated faces come from the largest models that ship; originals are always dra
 from dataclasses import replace
 from pathlib import Path
 
+import nbformat
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
@@ -14,7 +15,7 @@ from torch import Tensor
 import vaelib
 from vaelib import diagrams
 from vaelib.metrics import reconstruct
-from vaelib.plots import decode, face_grid, reconstruction_grid, traversal_grid
+from vaelib.plots import decode, face_grid, reconstruction_grid, to_gif, traversal_grid
 from vaelib.pretrained import Bundle
 
 HERE = Path(__file__).parent
@@ -106,6 +107,19 @@ def map_of_the_lessons(small: dict[str, Bundle], large: dict[str, Bundle], sharp
     save(diagrams.shapes(vaelib.VAE(), 64), "lesson-03")
 
 
+def film_of_a_training() -> None:
+    """The training of lesson 04, by its own cells: held-out faces above, what its networks make of them below."""
+    notebook = nbformat.read(HERE.parent / "notebooks" / "04_training.ipynb", as_version=4)
+    names = {"vaelib": vaelib}
+    for cell in [cell for cell in notebook.cells if cell.cell_type == "code"][1:]:  # the first installs the package
+        if "originals" not in names:
+            exec(cell.source, names)
+    originals, seen = names["originals"], names["seen_by_both"]
+    frames = [face_grid(torch.cat([originals, seen(step)]), scale=2) for step in sorted(names["LOOKS"])]
+    film = to_gif(frames + 8 * frames[-1:], seconds=0.25, there_and_back=False)
+    (HERE / "training.gif").write_bytes(film)
+
+
 def originals_and_back(vae: vaelib.VAE, style: str) -> tuple[Tensor, Tensor]:
     x = drawn(style, 3)
     return x, reconstruct(vae, x)
@@ -119,6 +133,7 @@ def main() -> None:
     overview(small, large)
     sharper(large, sharp)
     map_of_the_lessons(small, large, sharp)
+    film_of_a_training()
 
 
 if __name__ == "__main__":

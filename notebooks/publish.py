@@ -1,4 +1,4 @@
-"""Tell README.md and the notebooks where the project lives on GitHub, or that it lives nowhere: `make publish`.
+"""Tell README, guide and notebooks where the project lives on GitHub, or that it lives nowhere: `make publish`.
 
     python notebooks/publish.py owner/name      badges that open the lessons on Colab and Kaggle, and install lines
     python notebooks/publish.py                 takes all of them out again
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 COLAB = "https://colab.research.google.com"
 KAGGLE = "https://kaggle.com"
 BADGE = re.compile(r" *\[!\[Open in (?:Colab|Kaggle)\]\([^)]*\)\]\([^)]*\)")
-CLONE = re.compile(r"^git clone https://github\.com/.*\n", re.MULTILINE)
+CLONE = re.compile(r"^git clone --depth 1 https://github\.com/.*\n", re.MULTILINE)
 PIP_ROW = re.compile(r"^\| pip alone \|.*\n", re.MULTILINE)
 SET_UP = re.compile(
     r"^try:\n    import vaelib\nexcept ModuleNotFoundError:.*?\n    import vaelib$", re.MULTILINE | re.DOTALL
@@ -53,13 +53,13 @@ def address(repo: str) -> str:
     return f"git+https://github.com/{repo}"
 
 
-def publish_readme(text: str, repo: str) -> str:
+def publish_page(text: str, repo: str) -> str:
     """Badges after each lesson's link in the table, `git clone` before `make lab`, a row on pip."""
     text = PIP_ROW.sub("", CLONE.sub("", BADGE.sub("", text)))
     if not repo:
         return text
     name = repo.partition("/")[2]
-    clone = f"git clone https://github.com/{repo} && cd {name}\n"
+    clone = f"git clone --depth 1 https://github.com/{repo} && cd {name}\n"
     row = f"| pip alone | `pip install {address(repo)}`, then `import vaelib` anywhere |\n"
     text = re.sub(r"^(?=make lab\b)", clone, text, count=1, flags=re.MULTILINE)
     text = re.sub(r"^(?=\| Colab or Kaggle \|)", row, text, count=1, flags=re.MULTILINE)
@@ -80,13 +80,14 @@ def publish_notebook(notebook: nbformat.NotebookNode, repo: str, path: str) -> N
 
 
 def publish(root: Path, repo: str) -> list[Path]:
-    """Rewrite README.md and all notebooks under `root` for `repo`, "owner/name" or "". Returns the files that changed.
+    """Rewrite README, guide and notebooks under `root` for `repo`, "owner/name" or "". Returns what changed.
 
     `ValueError` for a name that GitHub would not take.
     """
     if repo and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+", repo):
         raise ValueError(f"got {repo!r}, expected owner/name as on GitHub, or nothing")
-    new = {root / "README.md": publish_readme((root / "README.md").read_text(encoding="utf-8"), repo)}
+    pages = [root / "README.md", root / "GUIDE.md"]
+    new = {page: publish_page(page.read_text(encoding="utf-8"), repo) for page in pages}
     for path in sorted((root / "notebooks").rglob("*.ipynb")):
         if ".ipynb_checkpoints" not in path.parts:
             notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)

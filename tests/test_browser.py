@@ -226,3 +226,15 @@ def test_lesson_07_in_jupyterlab(tmp_path):
         explorer.photograph("lesson-07")
         assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
         assert page.problems == []
+
+
+def test_a_page_that_is_closed_ends_its_kernel(tmp_path):
+    page_file = ROOT / "vaelib" / "app.ipynb"
+    with serve(page_file, tmp_path, "voila") as address, browser_page() as page:
+        page.goto(address, timeout=HANG)
+        page.wait_for_selector("img.widget-image", timeout=HANG)
+        page.goto("about:blank")
+        patience_ends = time.monotonic() + HANG / 1000
+        while "Kernel shutdown" not in (said := (tmp_path / "voila.log").read_text()):
+            assert "xsrf" not in said and time.monotonic() < patience_ends, said
+            page.wait_for_timeout(200)

@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "notebooks"))
 from describe import alt_texts  # noqa: E402
 
 NOTEBOOKS = [path for path in sorted((ROOT / "notebooks").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
-PAGES = [ROOT / "README.md", ROOT / "notebooks" / "glossary.md", *NOTEBOOKS]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "notebooks").glob("*.md")), *NOTEBOOKS]
 MODULES = sorted((ROOT / "vaelib").glob("*.py"))
 WORDS = Path(__file__).with_name("words.txt")
 
@@ -238,11 +238,15 @@ def test_files_named_in_code_exist(path):
     assert not [name for name in named if not (ROOT / name).exists()]
 
 
-def test_readme_names_every_module_and_every_lesson():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    reference = readme.partition("## The package")[2].partition("\n## ")[0]
+def test_the_guide_names_every_module_and_the_readme_every_lesson():
+    guide = (ROOT / "GUIDE.md").read_text(encoding="utf-8")
+    reference = guide.partition("## The package")[2].partition("\n## ")[0]
     named = set(re.findall(r"`(\w+)`", reference))
     modules = {path.stem for path in MODULES if not path.stem.startswith("__")} - {"storage"}
     assert modules <= named, modules - named
     lessons = {path.relative_to(ROOT).as_posix() for path in NOTEBOOKS if path.parent.name == "notebooks"}
-    assert lessons <= set(links(readme))
+    assert lessons <= set(links((ROOT / "README.md").read_text(encoding="utf-8")))
+
+
+def test_the_readme_is_short():
+    assert (ROOT / "README.md").stat().st_size <= 9000

@@ -21,7 +21,7 @@ from PIL import Image
 
 from vaelib.drawn import draw_face
 from vaelib.explorer import RECORDINGS, LatentExplorer, app
-from vaelib.explorer_state import ExplorerState
+from vaelib.explorer_state import ExplorerState, drawn_face
 from vaelib.faces import Faces
 from vaelib.latents import NamedAxes, PCAAxes
 from vaelib.model import VAE, DenseVAE
@@ -666,3 +666,40 @@ def test_a_bad_code_is_explained(explorer):
     assert (explorer.code_field.value, explorer.picture.value) == (code, face)
     explorer.code_field.value = code
     assert explorer.code_field.value == code
+
+
+# ---------------------------------------------------------------------------------------------- a face of your own
+
+
+def test_an_uploaded_face_stands_at_the_sliders_and_can_be_edited(explorer):
+    explorer.tabs.selected_index = 2
+    face = drawn_face(explorer.state.bundle, 9)
+    upload(explorer.upload, as_png((255 * face).byte().permute(1, 2, 0).numpy()))
+    assert explorer.tabs.selected_index != 2 and explorer.scene is explorer.state
+    assert any(slider.value for slider in explorer.sliders)
+    assert ":picture:" in explorer.code_field.value
+    before = explorer.picture.value
+    explorer.sliders[0].value = -explorer.sliders[0].value or 2.0
+    assert explorer.picture.value != before
+    explorer.undo_button.click()
+    explorer.undo_button.click()
+    assert not any(slider.value for slider in explorer.sliders)
+
+
+def test_a_file_that_is_no_face_changes_nothing(explorer):
+    explorer.sliders[1].value = 1.0
+    code = explorer.code_field.value
+    upload(explorer.upload, b"no picture")
+    assert "this file is no picture" in explorer.message.value
+    assert explorer.code_field.value == code
+
+
+def test_drawn_faces_to_edit_differ_from_click_to_click(explorer):
+    explorer.draw_button.click()
+    first = explorer.code_field.value
+    explorer.draw_button.click()
+    assert ":picture:" in first and explorer.code_field.value not in ("", first)
+    code, shown = explorer.code_field.value, explorer.picture.value
+    explorer.reset_button.click()
+    explorer.code_field.value = code
+    assert explorer.picture.value == shown

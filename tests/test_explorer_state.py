@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from vaelib.drawn import draw_face
-from vaelib.explorer_state import ExplorerState, Morph, model_of, read_face
+from vaelib.explorer_state import Encoded, ExplorerState, Morph, drawn_face, model_of, read_face
 from vaelib.latents import NamedAxes, fit_pca
 from vaelib.pretrained import Bundle, load_pretrained
 
@@ -396,3 +396,49 @@ def test_pictures_of_any_kind_are_read(bundle):
     for content in kinds:
         face = read_face(content, bundle)
         assert face.shape == (3, 64, 64) and 0 <= face.min() <= face.max() <= 1
+
+
+# ------------------------------------------------------------------------------------------- a face that is encoded
+
+
+def test_an_encoded_face_is_shown_as_the_model_reconstructs_it():
+    bundle = load_pretrained("drawn-anime")
+    state, picture = ExplorerState(bundle), drawn_face(bundle, 5)
+    state.encode(picture)
+    with torch.no_grad():
+        expected = bundle.vae.decode(bundle.vae.encode(picture[None]).mean)[0]
+    assert (state.face() - expected).abs().mean() < 0.005  # its latent stands on a grid of sixteenths
+    assert any(state.weights) and all(weight == round(weight, 1) and abs(weight) <= 3 for weight in state.weights)
+
+
+def test_sliders_and_attributes_work_on_an_encoded_face(bundle, with_attributes):
+    state = with_attributes
+    state.encode(drawn_face(bundle, 5))
+    z, weight = state.latent(), state.weights[0]
+    state.move(0, weight + 1)
+    torch.testing.assert_close(state.latent() - z, bundle.axes.scales[0] * bundle.axes.directions[:1])
+    state.move(0, weight)
+    state.move(12, 1.5)
+    torch.testing.assert_close(state.latent() - z, 1.5 * state.attributes.directions[:1])
+    state.undo()
+    state.undo()
+    state.undo()
+    assert state.draw is None and not any(state.weights)
+
+
+def test_a_code_holds_an_encoded_face_to_the_last_bit(bundle, attributes):
+    state, other = ExplorerState(bundle, attributes), ExplorerState(bundle, attributes)
+    state.encode(drawn_face(bundle, 5))
+    state.move(3, -2.5)
+    state.move(13, 0.5)
+    assert ":picture:" in state.code
+    other.restore(state.code)
+    assert torch.equal(other.latent(), state.latent()) and other.code == state.code
+    with pytest.raises(ValueError, match="mistyped"):
+        other.restore(state.code[:40] + ("A" if state.code[40] != "A" else "B") + state.code[41:])
+
+
+def test_the_grid_of_an_encoded_latent():
+    z = torch.tensor([[[0.0, 1 / 16], [-1.03, 100.0]]])
+    latent = Encoded.of(z).latent((1, 2, 2))
+    assert latent.tolist() == [[[[0.0, 0.0625], [-1.0, 127 / 16]]]]

@@ -4,6 +4,7 @@ import ast
 import copy
 import math
 import re
+from io import BytesIO
 from pathlib import Path
 
 import nbformat
@@ -12,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from nbclient import NotebookClient
+from PIL import Image
 from torch.distributions import ContinuousBernoulli
 
 import vaelib
@@ -20,6 +22,7 @@ from vaelib.families import NEAR, block_averages, find_families
 from vaelib.features import load_factor_net
 from vaelib.metrics import _sliced
 from vaelib.model import Downsample, Posterior
+from vaelib.plots import face_grid
 from vaelib.priors import VelocityField, fit_gaussian, published_priors
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
@@ -70,16 +73,19 @@ def same_groups(a: np.ndarray, b: np.ndarray) -> bool:
     return np.array_equal(a[:, None] == a, b[:, None] == b)
 
 
-def test_lesson_01_families_of_exact_copies(faces):
-    images = faces.images[[0, 1, 2, 1, 3, 0, 0]]
-    assert same_groups(inline("01_faces", "families")["families"](images), find_families(images, near=0))
+def test_lesson_01_batch_by_hand(faces):
+    assert torch.equal(inline("01_faces", "by_hand", anime=faces)["by_hand"], faces.batch(range(8)))
 
 
-def test_lesson_01_near_copies(faces):
-    averages = inline("01_faces", "block_averages")["block_averages"](faces.images)
-    package = torch.from_numpy(block_averages(faces.images)).double().flatten(1)
-    torch.testing.assert_close(averages, package, rtol=0, atol=1e-6)
-    assert NEAR == 0.07  # the line that the lesson draws
+def test_lesson_01_slider_shows_the_bent_faces():
+    bundles = {style: vaelib.load_pretrained(f"drawn-{style}") for style in ("anime", "cartoon")}
+    lesson = inline("01_faces", "bend", "show", "picture", bundles=bundles)
+    shown = []
+    for amount in -3.0, 3.0:
+        lesson["show"]({"new": amount})
+        shown.append(np.asarray(Image.open(BytesIO(lesson["picture"].value)), dtype=float))
+        assert np.abs(shown[-1] - face_grid(lesson["bend"](amount), scale=3)).mean() < 4  # what JPEG changes
+    assert np.abs(shown[1] - shown[0]).mean() > 20
 
 
 def test_lesson_02_rate():
@@ -89,7 +95,7 @@ def test_lesson_02_rate():
 
 
 def test_lesson_02_likelihoods(logits, x):
-    lesson = inline("02_maths", "bce", "gaussian_nll", "optimal_gaussian_nll")
+    lesson = inline("02_maths", "bce", "squared_error", "gaussian_nll", "optimal_gaussian_nll")
     x_hat = logits.sigmoid()
     torch.testing.assert_close(lesson["bce"](x_hat, x), vaelib.bernoulli_nll(logits, x))
     for sigma in 0.05, 0.1, 9.9:
@@ -108,21 +114,27 @@ def test_lesson_02_normaliser_of_the_continuous_bernoulli(x):
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_lesson_02_toy_has_the_loss_of_the_package(seed):
-    lesson = inline("02_maths", "kl", "optimal_gaussian_nll", "TinyVAE")
+def test_lesson_02_toy_has_the_losses_of_the_package(seed):
+    names = "kl", "draw", "squared_error", "optimal_gaussian_nll", "vae_loss", "calibrated_loss"
+    lesson = inline("02_maths", "TinyVAE", *names)
     torch.manual_seed(seed)
     vae, x = lesson["TinyVAE"](), torch.rand(5, 3, 32, 32)
-    torch.manual_seed(seed)
-    distortion, rate = vae(x)
     posterior = Posterior(*vae.encode(x))
+    rate = vaelib.kl_divergence(posterior).mean()
     torch.manual_seed(seed)
-    x_hat = vae.decoder(posterior.sample())
-    torch.testing.assert_close(rate, vaelib.kl_divergence(posterior).mean())
-    torch.testing.assert_close(distortion, vaelib.optimal_gaussian_nll(x_hat.logit(), x).mean())
+    logits = vae.decoder(posterior.sample()).logit()
+
+    torch.manual_seed(seed)
+    constant = x[0].numel() / 2 * math.log(2 * math.pi * 0.6**2)
+    package = vaelib.gaussian_nll(logits, x, 0.6).mean() - constant + rate
+    torch.testing.assert_close(lesson["vae_loss"](vae, x), package)
+    torch.manual_seed(seed)
+    package = vaelib.optimal_gaussian_nll(logits, x).mean() + rate
+    torch.testing.assert_close(lesson["calibrated_loss"](vae, x), package)
 
 
 def test_lesson_02_innocent_means_are_the_package_with_another_sigma(logits, x):
-    """mse_loss + kl.mean() has the gradient of a Gaussian with σ² = D / 2d, over the number of latents."""
+    """F.mse_loss + kl.mean() has the gradient of a Gaussian with σ² = D / 2d, over the number of latents."""
     logits.requires_grad_()
     log_var = torch.randn(len(x), 6, requires_grad=True)
     values, latents = x[0].numel(), 6
@@ -132,6 +144,32 @@ def test_lesson_02_innocent_means_are_the_package_with_another_sigma(logits, x):
     ours = torch.autograd.grad(innocent, (logits, log_var))
     package = torch.autograd.grad(elbo.mean() / latents, (logits, log_var))
     torch.testing.assert_close(ours, package)
+
+
+def test_lesson_02_page_states_the_sigmas_that_the_lesson_computes():
+    """Each row of the page's table beside the claim of the lesson: √(b / 2a)."""
+    claims = inline("02_maths", "losses", "claims")["losses"]
+    stated = re.findall(r"^\|.*\| ([\d.]+) \|$", (FOLDER / "which_sigma.md").read_text(encoding="utf-8"), re.MULTILINE)
+    for a, b in claims.values():
+        sigma = math.sqrt(b / (2 * a))
+        assert any(float(number) == round(sigma, len(number.partition(".")[2])) for number in stated), sigma
+
+
+def test_lesson_02_linear_vae_is_the_best_of_its_sigma(x):
+    """Its negative ELBO is the negative log likelihood of probabilistic PCA, which only the best posterior reaches."""
+    faces, sigma = x.double(), 0.5
+    through, kept, rate = inline("02_maths", "linear_vae")["linear_vae"](faces, sigma)
+    rows = faces.flatten(1) - faces.flatten(1).mean(0)
+    lam = torch.linalg.svdvals(rows).square() / len(rows)
+    assert kept == (lam > sigma**2).sum()
+    lam, dropped = lam[:kept], lam[kept:].sum()
+    values = rows.shape[1]
+    evidence = (lam.log().sum() + (values - kept) * math.log(sigma**2) + kept + dropped / sigma**2) / 2
+    # E_q of the error: what shrinking takes away, the noise of the posterior, what was dropped
+    error = (sigma**4 / lam).sum() + ((lam - sigma**2) * sigma**2 / lam).sum() + dropped
+    torch.testing.assert_close(error / (2 * sigma**2) + values / 2 * math.log(sigma**2) + rate, evidence)
+    mean_error = (through(faces) - faces).square().flatten(1).sum(1).mean()
+    torch.testing.assert_close(mean_error, (sigma**4 / lam).sum() + dropped)
 
 
 def test_lesson_03_stage():
@@ -151,7 +189,7 @@ def test_lesson_03_receptive_field_is_that_of_the_package(depth):
 
 
 def test_lesson_04_step(tiny_vae, faces):
-    lesson, few = inline("04_training", "step"), faces.select(range(16))
+    lesson, few = inline("04_training", "terms", "step"), faces.select(range(16))
     config = vaelib.TrainConfig(
         epochs=3, batch_size=16, likelihood="gaussian", sigma=0.1, beta=1, flip=False, precision="float32"
     )
@@ -160,23 +198,8 @@ def test_lesson_04_step(tiny_vae, faces):
     losses = []
     for epoch in 1, 2, 3:
         torch.manual_seed(config.seed * 1_000_003 + epoch)
-        losses.append(lesson["step"](tiny_vae.train(), optimizer, few.batch(torch.randperm(16).numpy())))
+        losses.append(sum(lesson["step"](tiny_vae.train(), optimizer, few.batch(torch.randperm(16).numpy()))))
     assert losses == pytest.approx([entry["loss"] for entry in run.history], rel=1e-5)
-
-
-def test_lesson_04_trains_in_two_processes_from_a_notebook(tmp_path):
-    changes = {
-        'load_faces("anime")': 'load_faces("drawn-anime", 32, 128)',
-        "vaelib.VAE()": "vaelib.VAE(base_channels=2, latent_channels=4)",
-        "epochs=200": "epochs=1, batch_size=32",
-        "    vaelib.train(": "    run = vaelib.train(",
-        'folder="runs/anime")': 'folder="runs/anime")\n    open(f"rank-{run.accelerator.process_index}", "x")',
-    }
-    code = block("04_training", "notebook_launcher", changes)
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
-    assert sorted(path.name for path in tmp_path.glob("rank-*")) == ["rank-0", "rank-1"]
-    assert (tmp_path / "runs" / "anime" / "checkpoint.safetensors").exists()
 
 
 def test_lesson_05_psnr(logits, x):
@@ -318,3 +341,30 @@ def test_lesson_08_lets_vgg_look(faces):
         (256, 16, 16),
     ]
     assert len(namespace["run"].history) == 1
+
+
+def test_lesson_09_families_of_exact_copies(faces):
+    images = faces.images[[0, 1, 2, 1, 3, 0, 0]]
+    assert same_groups(inline("09_appendix", "families")["families"](images), find_families(images, near=0))
+
+
+def test_lesson_09_near_copies(faces):
+    averages = inline("09_appendix", "block_averages")["block_averages"](faces.images)
+    package = torch.from_numpy(block_averages(faces.images)).double().flatten(1)
+    torch.testing.assert_close(averages, package, rtol=0, atol=1e-6)
+    assert NEAR == 0.07  # the line that the lesson draws
+
+
+def test_lesson_09_trains_in_two_processes_from_a_notebook(tmp_path):
+    changes = {
+        'load_faces("anime")': 'load_faces("drawn-anime", 32, 128)',
+        "vaelib.VAE()": "vaelib.VAE(base_channels=2, latent_channels=4)",
+        "epochs=200": "epochs=1, batch_size=32",
+        "    vaelib.train(": "    run = vaelib.train(",
+        'folder="runs/anime")': 'folder="runs/anime")\n    open(f"rank-{run.accelerator.process_index}", "x")',
+    }
+    code = block("09_appendix", "notebook_launcher", changes)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
+    assert sorted(path.name for path in tmp_path.glob("rank-*")) == ["rank-0", "rank-1"]
+    assert (tmp_path / "runs" / "anime" / "checkpoint.safetensors").exists()

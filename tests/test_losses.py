@@ -1,10 +1,19 @@
 import math
+from functools import partial
 
 import pytest
 import torch
-from torch import distributions
+from torch import distributions, nn
 
-from vaelib.losses import bernoulli_nll, gaussian_nll, kl_divergence, kl_per_dimension, optimal_gaussian_nll
+from vaelib.losses import (
+    bernoulli_nll,
+    bits_per_dimension,
+    gaussian_nll,
+    importance_weighted_bound,
+    kl_divergence,
+    kl_per_dimension,
+    optimal_gaussian_nll,
+)
 from vaelib.model import Posterior
 from vaelib.recipes import RECIPES
 from vaelib.training import loss_terms
@@ -187,3 +196,59 @@ def test_vae_anime_cartoon_recipe_is_1000_mse_and_summed_kl_up_to_a_constant():
     assert sigma == pytest.approx(9.9, abs=0.05)
     constant = 256 * 256 * 3 * 0.5 * math.log(2 * math.pi * sigma**2)
     torch.testing.assert_close(torch.stack(differences), torch.full((3,), constant, dtype=torch.float64))
+
+
+# ------------------------------------------------------------------------------------------------- bounds on log p
+
+
+class OneLatent(nn.Module):
+    """Pictures of two values from one number, and a posterior that is too wide and off its place."""
+
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
+
+    def encode(self, x):
+        return Posterior(x[:, :1, 0, 0] - 0.2, torch.zeros(len(x), 1, dtype=torch.float64))
+
+    def decoder(self, z):
+        return (z * self.slope)[:, :, None, None]
+
+
+def evidence(vae: OneLatent, x: torch.Tensor, sigma: float) -> torch.Tensor:
+    """log p(x) by a sum over a fine grid of z."""
+    z = torch.linspace(-8, 8, 20_001, dtype=torch.float64)[:, None]
+    logits = vae.decoder(z).detach()
+    log_prior = distributions.Normal(0.0, 1.0).log_prob(z[:, 0])
+    joint = torch.stack([log_prior - gaussian_nll(logits, one.expand_as(logits), sigma) for one in x])
+    return joint.logsumexp(1) + math.log(16 / 20_000)
+
+
+def test_the_importance_weighted_bound_rises_to_the_evidence():
+    vae, x = OneLatent(), torch.tensor([[0.3, 0.8], [0.9, 0.2]], dtype=torch.float64)[:, :, None, None]
+    nll = partial(gaussian_nll, sigma=0.3)
+    exact = evidence(vae, x, 0.3)
+    many = importance_weighted_bound(vae, x, nll, 20_000, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(many, exact, atol=0.02, rtol=0)
+    repeated = x.repeat(2000, 1, 1, 1)
+    bounds = [
+        importance_weighted_bound(vae, repeated, nll, draws, torch.Generator().manual_seed(1)).view(2000, 2).mean(0)
+        for draws in (1, 5, 50)
+    ]
+    assert (bounds[0] < bounds[1]).all() and (bounds[1] < bounds[2]).all() and (bounds[2] < exact).all()
+
+
+def test_one_draw_of_the_bound_is_the_elbo_on_average():
+    vae, x = OneLatent(), torch.tensor([0.3, 0.8], dtype=torch.float64).view(1, 2, 1, 1).repeat(20_000, 1, 1, 1)
+    found = importance_weighted_bound(vae, x, partial(gaussian_nll, sigma=0.3), 1, torch.Generator().manual_seed(0))
+    posterior = vae.encode(x)
+    z = posterior.sample(torch.Generator().manual_seed(2))
+    elbo = -gaussian_nll(vae.decoder(z), x, 0.3).mean() - kl_divergence(posterior).mean()
+    assert found.mean().item() == pytest.approx(elbo.item(), abs=4 * found.std().item() / 100)
+
+
+def test_bits_per_dimension_of_uniform_noise_are_8():
+    x = torch.rand(5, 3, 4, 4)
+    torch.testing.assert_close(bits_per_dimension(torch.zeros(5), x), torch.full((5,), 8.0))  # its density is 1
+    half = torch.full((5,), -48 * math.log(2))  # the density of pixels known to half of their range
+    torch.testing.assert_close(bits_per_dimension(half, x), torch.full((5,), 7.0))

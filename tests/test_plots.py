@@ -99,6 +99,13 @@ def test_show_faces_titles_each_block(x):
     np.testing.assert_array_equal(shown, np.asarray(face_grid(x)))
 
 
+def test_show_faces_enlarges_each_picture(x):
+    figure = show_faces({"originals": x[:6], "the same again": x[:6]}, columns=3, scale=2)
+    figure.canvas.draw()
+    for axis in figure.axes:
+        assert axis.get_window_extent().width == pytest.approx(2 * (3 * 66 + 2), abs=3)
+
+
 def history(epochs: int, tested: bool) -> list[dict[str, float]]:
     entries = [{"epoch": e, "loss": 100 / e, "distortion": 90 / e, "rate": 10.0 * e} for e in range(1, epochs + 1)]
     test = {"test_loss": 110.0, "test_distortion": 95.0, "test_rate": 9.0, "test_psnr": 14.5}

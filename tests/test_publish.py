@@ -1,4 +1,4 @@
-"""`make publish` on a copy of README.md and the notebooks."""
+"""`make publish` on a copy of README.md, GUIDE.md and the notebooks."""
 
 import shutil
 import sys
@@ -17,9 +17,10 @@ LESSONS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """README.md and all notebooks without their outputs, which only take time."""
+    """The two pages, and all notebooks without their outputs, which only take time."""
     folder = tmp_path_factory.mktemp("project")
-    shutil.copy(ROOT / "README.md", folder)
+    for page in ("README.md", "GUIDE.md"):
+        shutil.copy(ROOT / page, folder)
     for path in (ROOT / "notebooks").rglob("*.ipynb"):
         notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
         for cell in notebook.cells:
@@ -81,11 +82,11 @@ def test_badges_open_the_lesson_and_its_first_cell_installs_from_github(project,
     assert f"]({colab})" in (project / "README.md").read_text()
 
 
-def test_the_readme_says_how_to_get_it(project):
+def test_the_readme_and_the_guide_say_how_to_get_it(project):
     publishing.publish(project, REPO)
-    text = (project / "README.md").read_text()
-    assert f"git clone https://github.com/{REPO} && cd faces.vae\nmake lab" in text
-    assert f"`pip install git+https://github.com/{REPO}`" in text
+    clone = f"git clone --depth 1 https://github.com/{REPO} && cd faces.vae\nmake lab"
+    assert clone in (project / "README.md").read_text()
+    assert f"`pip install git+https://github.com/{REPO}`" in (project / "GUIDE.md").read_text()
 
 
 @pytest.mark.parametrize("repo", ["faces", "https://github.com/a/b", "a/b/c", "a b/c", "a/b)"])

@@ -67,3 +67,13 @@ def test_a_wrong_number_of_seats(monkeypatch, told):
     monkeypatch.setenv("VAELIB_VISITORS", told)
     with pytest.raises(ValueError, match=f"got VAELIB_VISITORS='{told}', expected a number of visitors"):
         seats()
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("3000000000", 2), ("max", 19), (None, 19)])
+def test_a_container_bounds_the_seats(tmp_path, monkeypatch, limit, expected):
+    monkeypatch.delenv("VAELIB_VISITORS", raising=False)
+    monkeypatch.setattr(served.os, "sysconf", {"SC_PHYS_PAGES": 24_000_000, "SC_PAGE_SIZE": 1000}.get)
+    monkeypatch.setattr(served, "CONTAINER_LIMIT", tmp_path / "memory.max")
+    if limit:
+        (tmp_path / "memory.max").write_text(limit + "\n")
+    assert seats() == expected

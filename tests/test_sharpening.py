@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from vaelib import sharpening
+from vaelib.checkpoints import CHECKPOINT
 from vaelib.faces import Faces, load_faces
 from vaelib.features import load_factor_net
 from vaelib.losses import optimal_gaussian_nll
@@ -16,7 +17,6 @@ from vaelib.plots import decode
 from vaelib.pretrained import load_pretrained
 from vaelib.recipes import SharpenConfig
 from vaelib.sharpening import PatchDiscriminator, SharpeningRun, feature_nll, pyramid_nll, sharpen
-from vaelib.training import CHECKPOINT
 
 QUICK = SharpenConfig(epochs=2, batch_size=16, precision="float32", ema=0.0)
 

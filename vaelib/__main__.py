@@ -29,7 +29,7 @@ RUN_SETTINGS = {
     "size": (64, "side of the faces in pixels, a multiple of 32 (default: 64)"),
     "count": (4000, "how many faces to draw, where drawn (default: 4000)"),
     "folder": ("", "where to write (default: runs/NAME in the cache folder)"),
-    "device": ("", "cpu, cuda, mps (default: the best there is)"),
+    "device": ("", "cpu, cuda, mps (default: a CUDA GPU, else the CPU)"),
     "flow_steps": (3000, "steps to train the learned prior in, at the end; 0: fit no priors (default: 3000)"),
     "track": ("", "where to log to: tensorboard, wandb, or both with a comma (default: nowhere)"),
 }
@@ -150,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     sharpen.add_argument("--faces", help="what to train on (default: the faces that the model learned from)")
     sharpen.add_argument("--count", type=int, default=4000, help="how many faces to draw, where drawn (default: 4000)")
     sharpen.add_argument("--folder", type=Path, help="where to write (default: runs/MODEL-sharp in the cache folder)")
-    sharpen.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
+    sharpen.add_argument("--device", help="cpu, cuda, mps (default: a CUDA GPU, else the CPU)")
     sharpen.add_argument("--resume", action="store_true", help="go on with the run in that folder")
     for name, default in vars(SharpenConfig()).items():
         if name in ("epochs", "batch_size", "learning_rate", "ema", "seed", *SHARPEN_HELP):
@@ -261,9 +261,10 @@ def _train(options: argparse.Namespace) -> None:
     _plot_to_files()
     import torch
 
+    from vaelib.devices import default_device, describe_device, find_device
     from vaelib.faces import load_faces
     from vaelib.model import VAE, DenseVAE
-    from vaelib.training import find_device, train
+    from vaelib.training import train
 
     settings = _settings(options)
     config = TrainConfig(**{field.name: settings[field.name] for field in fields(TrainConfig)})
@@ -275,7 +276,7 @@ def _train(options: argparse.Namespace) -> None:
     else:
         vae = VAE(base_channels=settings["base_channels"], latent_channels=settings["latent_channels"])
     vae.latent_shape(size)  # an unfit size or device should fail before faces are loaded
-    device = find_device(settings["device"]) if settings["device"] else None
+    device = find_device(settings["device"]) if settings["device"] else default_device()
 
     faces = load_faces(options.faces, size, settings["count"])
     faces, test = faces.split()
@@ -283,7 +284,7 @@ def _train(options: argparse.Namespace) -> None:
     parameters = sum(parameter.numel() for parameter in vae.parameters())
     print(
         f"{type(vae).__name__}, {parameters:,} parameters: {len(faces):,} {faces.name} faces to train on, "
-        f"{len(test):,} to test on\n{config}\nwriting to {folder}"
+        f"{len(test):,} to test on\n{config}\non {describe_device(device)}, writing to {folder}"
     )
 
     def after_epoch(run) -> None:
@@ -331,19 +332,20 @@ def _say_where(bundle, folder: Path) -> None:
 
 def _sharpen(options: argparse.Namespace) -> None:
     _plot_to_files()
+    from vaelib.devices import default_device, describe_device, find_device
     from vaelib.faces import load_faces
     from vaelib.pretrained import load_pretrained
     from vaelib.sharpening import sharpen
-    from vaelib.training import find_device
 
     told = vars(options)
     config = SharpenConfig(**{field.name: told[field.name] for field in fields(SharpenConfig) if field.name in told})
-    device = find_device(options.device) if options.device else None
+    device = find_device(options.device) if options.device else default_device()
     bundle = load_pretrained(options.bundle)
     faces = load_faces(options.faces or bundle.card["faces"], bundle.image_size, options.count)
     faces, test = faces.split()
     folder = options.folder or cache_folder("runs") / f"{expand(options.bundle).resolve().name}-sharp"
-    print(f"{len(faces):,} {faces.name} faces to train on, {len(test):,} to test on\n{config}\nwriting to {folder}")
+    print(f"{len(faces):,} {faces.name} faces to train on, {len(test):,} to test on\n{config}")
+    print(f"on {describe_device(device)}, writing to {folder}")
     run = sharpen(
         bundle.vae, faces, config, test=test, folder=folder, resume=options.resume, on_epoch=_write_look, device=device
     )

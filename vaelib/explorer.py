@@ -34,7 +34,7 @@ from vaelib.explorer_parts import (
     setting,
     take_upload,
 )
-from vaelib.explorer_state import AXES, ExplorerState, Morph, model_of, read_face
+from vaelib.explorer_state import AXES, ExplorerState, Morph, drawn_face, model_of, read_face
 from vaelib.faces import load_faces
 from vaelib.latents import NamedAxes, fit_attributes_of
 from vaelib.plots import to_gif, to_mp4
@@ -156,6 +156,10 @@ class LatentExplorer:
         self.picture = widgets.Image(format="jpeg", width=SHOWN_SIZE, height=SHOWN_SIZE)
         self.randomize_button = button(widgets.Button, "Randomize", "random")
         self.animate_button = button(widgets.ToggleButton, "Animate", "play")
+        self.upload = widgets.FileUpload(
+            description="Your face", accept="image/*", multiple=False, layout={"width": "156px"}
+        )
+        self.draw_button = button(widgets.Button, "Draw a face", "paint-brush", tooltip="Drawn by the package, to edit")
         self.undo_button = button(widgets.Button, "Undo", "undo")
         self.reset_button = button(widgets.Button, "Reset", "home")
         self.size_field = widgets.BoundedIntText(
@@ -179,6 +183,7 @@ class LatentExplorer:
         self.message = widgets.HTML(layout=wide | {"min_height": "32px"})
         rows = [
             row(self.randomize_button, self.animate_button),
+            row(self.upload, self.draw_button),
             row(self.undo_button, self.reset_button),
             row(self.size_field, self.save_button),
             row(*self.record_buttons.values()),
@@ -237,6 +242,8 @@ class LatentExplorer:
     def _listen(self) -> None:
         for widget, handler in (
             (self.randomize_button, self._on_randomize),
+            (self.upload, self._on_own_face),
+            (self.draw_button, self._on_draw),
             (self.undo_button, self._on_undo),
             (self.reset_button, self._on_reset),
             (self.attributes_panel.fit, self._on_fit),
@@ -371,6 +378,22 @@ class LatentExplorer:
             self.morph.draw_ends(next(self._seeds), next(self._seeds))
         else:
             self.state.randomize(self._generator)
+        self._show()
+
+    def _on_own_face(self, change: dict) -> None:
+        if content := take_upload(self.upload):
+            self._edit(read_face(content, self.state.bundle))
+
+    def _on_draw(self, button: widgets.Button) -> None:
+        self._edit(drawn_face(self.state.bundle, next(self._seeds)))
+
+    def _edit(self, picture: torch.Tensor) -> None:
+        self.stop()
+        self.state.encode(picture)
+        with self._held():
+            self.tabs.selected_index = min(self.tabs.selected_index or 0, 1)  # to the sliders, from the morph
+            self.code_field.disabled = False
+        self._say("As the model sees it; the sliders and named axes work on it.")
         self._show()
 
     def _on_undo(self, button: widgets.Button) -> None:

@@ -35,6 +35,8 @@ AXES = "axes"  # draw the weights themselves from N(0, 1); the other choices are
 STRIP_WEIGHTS = (-3.0, -1.5, 0.0, 1.5, 3.0)
 UNDO_STEPS = 200
 CODE_VERSION = "vae1"
+PICTURE = "picture"  # where a code says that its face was not drawn from a prior, but encoded
+LATENT_STEPS = 16  # to 1: an encoded latent stands on this grid, from -8 to 8, so that a code can hold it
 
 
 class _Scene:
@@ -103,6 +105,24 @@ class Draw:
     spread: float
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A latent that a picture was encoded to: its numbers, row by row, each a signed byte that counts sixteenths."""
+
+    steps: bytes
+
+    @classmethod
+    def of(cls, z: Tensor) -> "Encoded":
+        """The nearest to latent `z`, float (*latent_shape)."""
+        steps = (LATENT_STEPS * z).round().clamp(-128, 127).to(torch.int8)
+        return cls(steps.flatten().numpy().tobytes())
+
+    def latent(self, shape: tuple[int, ...]) -> Tensor:
+        """The latent, float32 (1, *shape)."""
+        steps = np.frombuffer(self.steps, np.int8).astype(np.float32)
+        return torch.from_numpy(steps / LATENT_STEPS).reshape(1, *shape)
+
+
 class ExplorerState(_Scene):
     """A point in a bundle's latent space, and the face that stands there.
 
@@ -110,8 +130,8 @@ class ExplorerState(_Scene):
     the mean, then the `attributes` where given, at right angles to each other if `orthogonal`. At first all are 0: the
     mean face. `locked` holds the indices that `randomize` and `step` leave alone. `prior` ("axes" or a name of
     `bundle.priors`) and `spread` (1 as it comes, 0 the mean face) say how `randomize` draws; `draw` tells where
-    the present face's remainder, which no axis describes, came from; None: there is none. `directions` holds the way in
-    which each PCA weight moves when animated, 1 or -1.
+    the present face's remainder, which no axis describes, came from, a prior or a picture; None: there is none.
+    `directions` holds the way in which each PCA weight moves when animated, 1 or -1.
     """
 
     undone = ("weights", "draw", "orthogonal")
@@ -165,10 +185,22 @@ class ExplorerState(_Scene):
             self.draw = Draw(self.prior, seed, self.spread)
             drawn, _ = self._taken_apart(self.draw)
         coins = torch.randint(2, (count,), generator=generator)
-        drawn = [round(weight, 1) for weight in drawn.clamp(-LIMIT, LIMIT).tolist()]
-        drawn += [0.0] * (len(self.names) - count)
+        drawn = _rounded(drawn) + [0.0] * (len(self.names) - count)
         self.weights = [self.weights[i] if i in self.locked else weight for i, weight in enumerate(drawn)]
         self.directions = (2 * coins - 1).tolist()
+
+    def encode(self, picture: Tensor) -> None:
+        """Show what the model makes of `picture`, float (3, S, S) in [0, 1] of the model's size, ready to be changed.
+
+        The sliders go where the face lies, within ±3, attributes to 0, locked or not; what the sliders leave over
+        stays with the face.
+        """
+        with inference(self.bundle.vae):
+            z = self.bundle.vae.encode(picture[None]).mean[0]
+        self.remember()
+        self.draw = Encoded.of(z)
+        weights, _ = self._taken_apart(self.draw)
+        self.weights = _rounded(weights) + [0.0] * (len(self.names) - len(weights))
 
     def step(self, speed: float = 1.0) -> None:
         """One frame of the animation: each PCA weight moves 0.05·`speed` in its own direction and bounces at ±3."""
@@ -200,9 +232,13 @@ class ExplorerState(_Scene):
         moved = any(self.weights[len(self.bundle.axes) :])  # else the attributes' weights are left out
         weights = self.weights if moved else self.weights[: len(self.bundle.axes)]
         digits = [(round(100 * (weight + LIMIT)), _WEIGHT_BASE) for weight in weights]
-        if self.draw:
+        prior = AXES
+        if isinstance(self.draw, Encoded):
+            prior = PICTURE
+            digits += [(step, 256) for step in self.draw.steps]
+        elif self.draw:
+            prior = self.draw.prior
             digits += [(self.draw.seed, 2**32), (round(10 * self.draw.spread), 256)]
-        prior = self.draw.prior if self.draw else AXES
         head = f"{CODE_VERSION}:{self.name}:{prior}"
         kind = moved + (moved and self.orthogonal)  # not moved, moved as fitted, moved at right angles
         body = _pack([*digits, (kind, 3)])
@@ -216,7 +252,7 @@ class ExplorerState(_Scene):
             raise ValueError(f"got {code!r}, expected a code such as {self.code}")
         if name != self.name:
             raise ValueError(f"the code is for the model {name!r}, and this is {self.name!r}: choose that model first")
-        if prior != AXES and prior not in self.bundle.priors:
+        if prior not in (AXES, PICTURE, *self.bundle.priors):
             known = ", ".join([AXES, *self.bundle.priors])
             raise ValueError(f"the code needs the prior {prior!r}, and {name!r} has {known}: update vaelib")
         body, check = text[:-_CHECK_LENGTH], text[-_CHECK_LENGTH:]
@@ -226,7 +262,10 @@ class ExplorerState(_Scene):
             )
         number, kind = divmod(_unpacked(body), 3)
         draw = None
-        if prior != AXES:
+        if prior == PICTURE:
+            number, steps = divmod(number, 256 ** self.bundle.axes.mean.numel())
+            draw = Encoded(steps.to_bytes(self.bundle.axes.mean.numel()))
+        elif prior != AXES:
             number, tenths = divmod(number, 256)
             number, seed = divmod(number, 2**32)
             draw = Draw(prior, seed, tenths / 10)
@@ -268,11 +307,15 @@ class ExplorerState(_Scene):
             self._remainder_of, self._kept_remainder = self.draw, self._taken_apart(self.draw)[1]
         return self._kept_remainder
 
-    _remainder_of: Draw | None = None
+    _remainder_of: Draw | Encoded | None = None
 
-    def _taken_apart(self, draw: Draw) -> tuple[Tensor, Tensor]:
-        """What the axes say of a drawn latent, weights (K,), and what they leave, (1, *latent_shape)."""
+    def _taken_apart(self, draw: Draw | Encoded) -> tuple[Tensor, Tensor]:
+        """What the axes say of a latent, weights (K,), and what they leave, (1, *latent_shape)."""
         axes = self.bundle.axes
+        if isinstance(draw, Encoded):  # the sliders' own steps, so that nothing of the face is lost between them
+            z = draw.latent(axes.mean.shape)
+            weights = torch.tensor([_rounded(axes.weights(z)[0])])
+            return weights[0], z - axes.latents(weights)
         z = self.bundle.priors[draw.prior].sample(1, torch.Generator().manual_seed(draw.seed))
         z = axes.mean + draw.spread * (z - axes.mean)
         weights = axes.weights(z)
@@ -307,7 +350,7 @@ class Morph(_Scene):
 
     def draw_end(self, side: int, seed: int) -> None:
         """Take the drawn face number `seed` of the model's style, see `vaelib.drawn`, as one end."""
-        self.set_end(side, self._drawn(seed))
+        self.set_end(side, drawn_face(self.bundle, seed))
 
     def draw_ends(self, *seeds: int) -> None:
         """Take two drawn faces, as `draw_end` takes one."""
@@ -322,12 +365,7 @@ class Morph(_Scene):
 
     def _draw_ends(self, *seeds: int) -> None:
         for side, seed in enumerate(seeds):
-            self._set_end(side, self._drawn(seed))
-
-    def _drawn(self, seed: int) -> Tensor:
-        style = "cartoon" if "cartoon" in self.bundle.card["faces"] else "anime"
-        picture = draw_face(style, self.bundle.image_size, **sample_factors(style, seed))
-        return to_float(torch.from_numpy(picture[None]))[0]
+            self._set_end(side, drawn_face(self.bundle, seed))
 
     def _set_end(self, side: int, picture: Tensor) -> None:
         with inference(self.bundle.vae):
@@ -347,6 +385,18 @@ class Morph(_Scene):
     def reconstruction(self, side: int) -> Tensor:
         """What the model makes of one end, float32 (3, S, S) in [0, 1]."""
         return self.decoder(self.latents[side][None])[0]
+
+
+def drawn_face(bundle: Bundle, seed: int) -> Tensor:
+    """The drawn face number `seed` of the model's style and size, see `vaelib.drawn`: float32 (3, S, S) in [0, 1]."""
+    style = "cartoon" if "cartoon" in bundle.card["faces"] else "anime"
+    picture = draw_face(style, bundle.image_size, **sample_factors(style, seed))
+    return to_float(torch.from_numpy(picture[None]))[0]
+
+
+def _rounded(weights: Tensor) -> list[float]:
+    """Weights (K,) as sliders have them: within ±3, in steps of 0.1."""
+    return [round(weight, 1) for weight in weights.clamp(-LIMIT, LIMIT).tolist()]
 
 
 def model_of(code: str) -> str:

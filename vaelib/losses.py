@@ -6,12 +6,14 @@ Every function returns one number per picture, shape (B,): sums over dimensions,
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributions import Normal
 
-from vaelib.model import Posterior
+from vaelib.model import Posterior, inference
 
 
 def kl_divergence(posterior: Posterior) -> Tensor:
@@ -56,3 +58,35 @@ def optimal_gaussian_nll(logits: Tensor, x: Tensor) -> Tensor:
     squared = (x - logits.sigmoid()).square()
     variance = squared.detach().mean().clamp(min=1e-6)
     return (squared / (2 * variance) + 0.5 * torch.log(2 * math.pi * variance)).flatten(1).sum(1)
+
+
+def importance_weighted_bound(
+    vae: nn.Module,
+    x: Tensor,
+    nll: Callable[[Tensor, Tensor], Tensor],
+    draws: int = 100,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """A floor under log p(x) in nats, (B,), that rises to it with the number of draws: log mean p(x|z) p(z) / q(z|x).
+
+    `nll(logits, x)` is -log p(x|z), such as `bernoulli_nll`, or `gaussian_nll` with a σ that is fixed for all pictures.
+    One draw gives the ELBO, by sampling. Source: Burda, Grosse & Salakhutdinov 2016.
+    """
+    logs = []
+    with inference(vae):
+        posterior = vae.encode(x)
+        q = Normal(posterior.mean, (0.5 * posterior.log_var).exp())
+        for _ in range(draws):
+            z = posterior.sample(generator)
+            ratio = (Normal(0.0, 1.0).log_prob(z) - q.log_prob(z)).flatten(1).sum(1)
+            logs.append(ratio - nll(vae.decoder(z).float(), x))
+    return torch.stack(logs).logsumexp(0) - math.log(draws)
+
+
+def bits_per_dimension(nats: Tensor, x: Tensor) -> Tensor:
+    """Negative log-densities of pictures with pixels in [0, 1], nats (B,), as bits for each value of 8 bits.
+
+    Pixels on a scale of 256 steps instead of 1 have a density 256 times smaller, so each costs 8 bits more. It bounds
+    what the 8-bit picture itself costs if `x` has a step's worth of uniform noise (Theis et al. 2016).
+    """
+    return nats / (x[0].numel() * math.log(2)) + 8

@@ -30,15 +30,21 @@ def face_grid(x: Tensor, columns: int = 8, scale: int = 1) -> Image.Image:
     return image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
 
 
-def show_faces(rows: dict[str, Tensor], columns: int = 8) -> Figure:
-    """A figure with one titled block per entry of `rows`, each a grid of pictures (B, 3, H, W)."""
+def show_faces(rows: dict[str, Tensor], columns: int = 8, scale: float | None = None) -> Figure:
+    """A figure with one titled block per entry of `rows`, each a grid of pictures (B, 3, H, W).
+
+    Each picture is enlarged `scale` times; without it the figure is 648 pixels wide, however many there are in a row.
+    """
     grids = {title: face_grid(x, columns) for title, x in rows.items()}
-    inches = [9 * grid.height / grid.width + 0.3 for grid in grids.values()]
+    dpi = 100 if scale else 72  # a grid of faces hardly compresses: in print quality a notebook outgrows GitHub
+    widest = max(grid.width for grid in grids.values())
+    width = scale * widest / dpi + 0.09 if scale else 9  # 0.09: the margins
+    inches = [width * grid.height / grid.width + 0.3 for grid in grids.values()]
     figure, axes = plt.subplots(
         len(grids),
         1,
-        figsize=(9, sum(inches)),
-        dpi=72,  # a grid of faces hardly compresses: at the usual 100 a notebook outgrows what GitHub shows
+        figsize=(width, sum(inches)),
+        dpi=dpi,
         height_ratios=inches,
         squeeze=False,
         layout="constrained",

@@ -4,16 +4,32 @@ Each visitor has a kernel of their own. It holds a seat as long as it lives; who
 """
 
 import os
+from pathlib import Path
 
 import ipywidgets as widgets
 from filelock import FileLock, Timeout
+from IPython.display import HTML
 
 from vaelib.storage import cache_folder
 
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 VISITOR_BYTES = (
     1_000_000_000  # of memory: a kernel takes 0.7 GB with one model, 0.95 with four (tests/benchmarks/visitors.py)
 )
 _held: list[FileLock] = []
+
+
+def tell_when_closed() -> HTML:
+    """What lets a page that is closed end its kernel at once: the cookie that the server asks for, unless it is there.
+
+    Voilà's page sends the cookie back as a field when it is left, and the server refuses what comes without; but it
+    never sets it.
+    """
+    return HTML(
+        "<script>if (!/(^|; )_xsrf=/.test(document.cookie)) document.cookie = '_xsrf=' + "
+        "Array.from(crypto.getRandomValues(new Uint8Array(16)), byte => byte.toString(16).padStart(2, '0')).join('') + "
+        "'; path=/; SameSite=Strict'</script>"
+    )
 
 
 def sorry() -> widgets.Widget:
@@ -52,7 +68,13 @@ def take_seat(count: int | None = None) -> bool:
 
 
 def _memory_bytes() -> int:
+    """The machine's memory, or what its container may take of it."""
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # Windows does not tell
-        return 8_000_000_000
+        machine = 8_000_000_000
+    try:
+        limit = CONTAINER_LIMIT.read_text().strip()
+    except OSError:
+        return machine
+    return min(machine, int(limit)) if limit.isdigit() else machine  # it says "max" for none

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 from torch.nn.utils.parametrizations import spectral_norm
 
+from vaelib.checkpoints import optimizer_state, part_of, set_optimizer_state
 from vaelib.faces import Faces
 from vaelib.features import load_factor_net
 from vaelib.losses import kl_divergence, optimal_gaussian_nll
 from vaelib.metrics import laplacian_pyramid
 from vaelib.recipes import SharpenConfig
-from vaelib.training import TrainingRun, optimizer_state, part_of, seeded, set_optimizer_state, start
+from vaelib.training import TrainingRun, seeded, start
 
 HEAD_START = 100  # steps in which the discriminator learns before anyone listens to it
 

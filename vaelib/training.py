@@ -5,10 +5,6 @@ python -m vaelib train anime --epochs 40 --resume
 torchrun --nproc-per-node 4 -m vaelib train anime        # the same on four GPUs
 """
 
-import hashlib
-import json
-import math
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -16,27 +12,35 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from filelock import FileLock, Timeout
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from vaelib.faces import Faces, to_float
+from vaelib.checkpoints import (
+    CHECKPOINT,
+    STABLE,
+    check_faces,
+    optimizer_state,
+    part_of,
+    read_checkpoint,
+    set_optimizer_state,
+    what_tells,
+    write_checkpoint,
+)
+from vaelib.devices import compute_dtype, default_device, find_device, layout_of, near, take
+from vaelib.faces import Faces
 from vaelib.losses import bernoulli_nll, gaussian_nll, kl_divergence, optimal_gaussian_nll
 from vaelib.metrics import psnr
 from vaelib.model import inference, memory_format
 from vaelib.muon import Muon
 from vaelib.recipes import TrainConfig
-from vaelib.storage import atomic_file, check_header, explain_disk, put, unfinished
+from vaelib.sanity import check_sanity
+from vaelib.storage import explain_disk
+from vaelib.tracking import check_trackers, tracking
 
-CHECKPOINT = "checkpoint.safetensors"
-STABLE = "stable.safetensors"  # the last state before a "wsd" schedule's rate falls: a longer run goes on from here
 CHECK_EVERY = 50  # steps between two looks at whether the loss still is a number
 
 
@@ -74,7 +78,7 @@ class TrainingRun:
     history: list[dict[str, float]] = field(default_factory=list)
 
     def __post_init__(self):
-        _check_trackers(self.trackers, self.folder)
+        check_trackers(self.trackers, self.folder)
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),  # else it overlooks that there are several processes
             mixed_precision="no",
@@ -82,13 +86,13 @@ class TrainingRun:
             project_dir=self.folder,
         )
         self.processes = self.accelerator.num_processes
-        self.device = find_device(self.device or self.accelerator.device)
+        self.device = find_device(self.device or default_device(self.accelerator.device))
         self._check_input()
         self.optimizer = _optimizer(self.vae, self.config)
-        self.dtype = _compute_dtype(self.config.precision, self.device)
+        self.dtype = compute_dtype(self.config.precision, self.device)
         self.loss_terms = torch.compile(loss_terms) if self.config.compile else loss_terms
         self.average = AveragedModel(self.vae, use_buffers=True) if self.config.ema else None
-        self.trained_on = self._trained_on() if self.folder else None
+        self.trained_on = what_tells(self.faces, self.test) if self.folder else None
         self.lock = FileLock(self.folder / ".lock") if self.folder and self.accelerator.is_main_process else None
 
     @property
@@ -106,7 +110,7 @@ class TrainingRun:
             self._return_to_stable(epochs)
             self.config = replace(self.config, epochs=epochs)
         try:
-            with self.alone(), self._tracking(), self._on_device():
+            with self.alone(), tracking(self.accelerator, self.trackers, asdict(self.config)), self._on_device():
                 self._train(self.accelerator.prepare(self.vae) if self.processes > 1 else self.vae)
         except KeyboardInterrupt as stop:
             stop.add_note(f"{len(self.history)} of {self.config.epochs} epochs are done.{self._where_saved()}")
@@ -154,27 +158,9 @@ class TrainingRun:
             raise ValueError(f"got device '{self.device}' for {processes} processes, expected '{own.type}' or none")
 
     @contextmanager
-    def _tracking(self) -> Iterator[None]:
-        """The trackers are started before, and finished after, whatever happens between."""
-        self.accelerator.trackers.clear()
-        if self.trackers:
-            try:
-                self.accelerator.init_trackers("vaelib", asdict(self.config))
-            except Exception as error:  # each package has its own
-                raise ValueError(
-                    f"can't log to {' and '.join(self.trackers)} ({error}). For wandb, run `wandb login` once, or set "
-                    "WANDB_MODE=offline in the environment; or train without trackers."
-                ) from error
-        try:
-            yield
-        finally:
-            for tracker in self.accelerator.trackers:  # not end_training(), after which no processes could train again
-                tracker.finish()
-
-    @contextmanager
     def _on_device(self) -> Iterator[None]:
         """The weights are on the device, in its fastest layout, and then where and as they were before."""
-        home, layout = next(self.vae.parameters()).device, _layout_of(self.vae)
+        home, layout = next(self.vae.parameters()).device, layout_of(self.vae)
         self._move(self.device, memory_format(self.device))
         try:
             yield
@@ -199,7 +185,7 @@ class TrainingRun:
             raise
 
     def _train(self, network: nn.Module) -> None:
-        images = _near(self.device, self.faces.images)
+        images = near(self.device, self.faces.images)
         steps = max(1, len(images) // self.config.batch_size)
         done, main = len(self.history), self.accelerator.is_main_process
         with tqdm(total=self.config.epochs * steps, initial=done * steps, unit="step", disable=not main) as bar:
@@ -225,15 +211,15 @@ class TrainingRun:
                 torch.manual_seed(_epoch_seed(self.config.seed, epoch, process))
             terms = torch.zeros(len(batches), 2, device=self.device)
             for step, rows in enumerate(batches):
-                x = _take(images, rows[process :: self.processes], self.device)
+                x = take(images, rows[process :: self.processes], self.device)
                 if self.config.flip:
                     x = _flip_half(x)
                 self._set_rate((epoch - 1) * len(batches) + step, self.config.epochs * len(batches))
                 terms[step] = self._step(network, x, beta)
                 bar.update()
                 if step % CHECK_EVERY == CHECK_EVERY - 1:
-                    self._check_sanity(epoch, terms[: step + 1])
-            self._check_sanity(epoch, terms, self.vae.state_dict())
+                    self._check_sanity(terms[: step + 1])
+            self._check_sanity(terms, self.vae.state_dict())
         distortion, rate = self.accelerator.reduce(terms.mean(0), "mean").tolist()
         loss = distortion + beta * rate
         bar.set_postfix(loss=f"{loss:.0f}", rate=f"{rate:.0f}")
@@ -277,80 +263,19 @@ class TrainingRun:
                 x = self.test.batch(slice(start, start + self.config.batch_size)).to(self.device)
                 scores = psnr(self.model.decode(self.model.encode(x).mean), x).mean()
                 sums += torch.stack([*loss_terms(self.model, x, self.config), scores]) * len(x)
-        self._check_sanity(len(self.history) + 1, (sums / len(self.test))[None, :2], what="held-out ")
+        self._check_sanity((sums / len(self.test))[None, :2], what="held-out ")
         distortion, rate, score = (sums / len(self.test)).tolist()
         loss = distortion + self.config.beta * rate
         return {"test_loss": loss, "test_distortion": distortion, "test_rate": rate, "test_psnr": score}
 
-    def _check_sanity(
-        self, epoch: int, terms: Tensor, weights: dict[str, Tensor] | None = None, what: str = ""
-    ) -> None:
-        """Stop where distortion or rate is no number, or beyond all reason, or where the weights are lost.
-
-        A step that ruins the weights shows in no loss yet, and must not reach the checkpoint. Held-out terms show what
-        the averages of the batch norms hide in training.
-        """
-        wild = (~(terms.abs() < self._beyond_reason())).any(1).nonzero()
-        lost = [name for name, value in (weights or {}).items() if not value.isfinite().all()]
-        if not len(wild) and not lost:
-            return
-        step = int(wild[0]) if len(wild) else len(terms) - 1
-        distortion, rate = terms[step].tolist()
-        if epoch == 1 and step == 0 and len(wild) and not what:
-            sigma = f" sigma={self.config.sigma} may be too small." if self.config.likelihood == "gaussian" else ""
-            advice = f"Nothing was learned by then: look at the faces and the weights that it began with.{sigma}"
-        else:
-            advice = f"A smaller learning_rate than {self.config.learning_rate} may help, or clip_norm=1000."
-        raise FloatingPointError(
-            f"training diverged in epoch {epoch}"
-            + ("" if what else f", step {step + 1}")
-            + f": {what}distortion {distortion:.4g}, rate {rate:.4g} nats"
-            + (f", no finite numbers in {', '.join(lost[:3])}" if lost else "")
-            + f". {advice}{self._where_saved()}"
-        )
-
-    def _beyond_reason(self) -> float:
-        """Nats that no model reaches which still learns: a thousand times those of the worst guess of each pixel."""
-        worst = math.log(256)
-        if self.config.likelihood == "gaussian":
-            worst += 0.5 / self.config.sigma**2
-        return 1000 * worst * self.faces.images[0].size
+    def _check_sanity(self, terms: Tensor, weights: dict[str, Tensor] | None = None, what: str = "") -> None:
+        epoch, pixel_values = len(self.history) + 1, self.faces.images[0].size
+        check_sanity(epoch, terms, self.config, pixel_values, self._where_saved(), weights, what)
 
     def _where_saved(self) -> str:
         if self.folder and (self.folder / CHECKPOINT).exists():
             return f" The last good state is in {self.folder / CHECKPOINT}: resume=True (--resume) goes on from it."
         return " Nothing was saved yet: the same call begins anew." if self.folder else ""
-
-    def _trained_on(self) -> dict[str, str | int]:
-        """What tells these training faces, in this order, from all others."""
-        images = self.faces.images
-        digests = {"digest": _digest(images), "test": _digest(self.test.images) if self.test is not None else ""}
-        return {"name": self.faces.name, "count": len(images), "size": images.shape[1]} | digests
-
-    def _known_test_faces(self) -> int:
-        """How many test faces are training faces, too."""
-        trained = set(map(_digest, self.faces.images)) if self.test is not None else set()
-        return sum(_digest(image) in trained for image in self.test.images) if trained else 0
-
-    def _check_faces(self, path: Path, before: dict[str, str | int] | None) -> None:
-        """`ValueError` where a checkpoint at `path` knows other training faces, or new test faces are among them."""
-        if before is None:
-            warnings.warn(
-                f"{path} does not say which faces it was trained on: make sure that it was these", stacklevel=4
-            )
-            self.trained_on = None  # nor does the next one say so
-        elif before["digest"] != self.trained_on["digest"]:
-            told = "{count:,} {name} faces of {size} pixels"
-            raise ValueError(
-                f"the run in {self.folder} was trained on {told.format(**before)}, and these are other ones, "
-                f"{told.format(**self.trained_on)}: the test would no longer be of unseen faces. Go on with the same "
-                "faces (name, count and size), or train in another folder (--folder)"
-            )
-        elif before.get("test") != self.trained_on["test"] and (known := self._known_test_faces()):
-            raise ValueError(
-                f"{known} of the {len(self.test)} test faces are among those that the run in {self.folder} was trained "
-                "on: the test would not be of unseen faces. Test on others, or on those of before"
-            )
 
     def _state(self) -> dict[str, Tensor]:
         """All tensors that training changes, by name."""
@@ -368,16 +293,8 @@ class TrainingRun:
 
     def _save(self) -> None:
         facts = {"history": self.history, "config": asdict(self.config), "faces": self.trained_on}
-        metadata = {name: json.dumps(fact, allow_nan=False) for name, fact in facts.items()}
-        with unfinished(self.folder) as part:  # safetensors writes a temporary file of its own beside
-            tensors = {key: value.contiguous() for key, value in self._state().items()}
-            save_file(tensors, part / CHECKPOINT, metadata)
-            put(part / CHECKPOINT, self.folder / CHECKPOINT)
-        if self.config.schedule == "wsd" and len(self.history) == self.config.stable_epochs:
-            with atomic_file(self.folder / STABLE) as part:
-                shutil.copyfile(self.folder / CHECKPOINT, part)
-        with atomic_file(self.folder / "history.json") as part:
-            part.write_text(json.dumps(self.history, indent=1, allow_nan=False))
+        stable = self.config.schedule == "wsd" and len(self.history) == self.config.stable_epochs
+        write_checkpoint(self.folder, self._state(), facts, stable)
 
     def _return_to_stable(self, epochs: int) -> None:
         """Where `epochs`, more than before, come too late for a rate that falls: take that back."""
@@ -408,16 +325,14 @@ class TrainingRun:
 
     def _read(self, path: Path) -> dict:
         """Stand where the checkpoint at `path` was written. Returns the config of then."""
-        try:
-            with open(path, "rb") as file:
-                check_header(file.read(8), path)
-            with safe_open(path, "pt", device=str(self.device)) as file:
-                state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                facts = {name: json.loads(text) for name, text in (file.metadata() or {}).items() if name != "format"}
-                history, config = [_finite(entry) for entry in facts["history"]], facts["config"]
-        except Exception as error:
-            raise ValueError(f"{path} can't be read ({error}); it is damaged or no checkpoint of vaelib") from error
-        self._check_faces(path, facts.get("faces"))
+        state, facts = read_checkpoint(path, self.device)
+        if facts.get("faces") is None:
+            warnings.warn(
+                f"{path} does not say which faces it was trained on: make sure that it was these", stacklevel=4
+            )
+            self.trained_on = None  # nor does the next one say so
+        else:
+            check_faces(self.folder, facts["faces"], self.trained_on, self.faces, self.test)
         try:
             with self._on_device():  # where the optimiser's tensors then stay
                 self._set_state(state)
@@ -426,8 +341,8 @@ class TrainingRun:
                 f"{path} does not fit this {type(self.vae).__name__}: it belongs to another network, other widths, or "
                 "a run with or without ema"
             ) from error
-        self.history = history
-        return config
+        self.history = facts["history"]
+        return facts["config"]
 
 
 def train(
@@ -444,8 +359,8 @@ def train(
 ) -> TrainingRun:
     """Train `vae` on `faces` and return the run.
 
-    It trains on `device` ("cpu", "cuda", "mps"; default: the best there is) and comes back to where it was. Started
-    by `torchrun` or accelerate's `notebook_launcher`, each process trains on its share of every batch.
+    It trains on `device` ("cpu", "cuda", "mps"; default: a CUDA GPU, else the CPU) and comes back to where it was.
+    Started by `torchrun` or accelerate's `notebook_launcher`, each process trains on its share of every batch.
 
     `test` faces are scored after each epoch. With a `folder`, each epoch writes a checkpoint and the history there,
     and `resume=True` goes on from it: on a CPU the same weights as without the break, bit for bit. `on_epoch(run)` is
@@ -480,31 +395,6 @@ def start(run: TrainingRun, resume: bool) -> TrainingRun:
         return run.resume()
 
 
-def find_device(name: str | torch.device) -> torch.device:
-    """The device called `name`, such as "cpu", "cuda:1" or "mps". `ValueError` if this computer has none such."""
-    try:
-        torch.empty(0, device=name).cpu()
-    except (RuntimeError, AssertionError) as error:  # what torch raises for an unknown or a missing one
-        there = ["cpu"]
-        if torch.accelerator.is_available():
-            kind = torch.accelerator.current_accelerator()
-            there += [f"{kind}:{index}" for index in range(torch.accelerator.device_count())]
-        raise ValueError(f"got device {str(name)!r}, expected one that is here: {', '.join(there)}") from error
-    return torch.device(name)
-
-
-def _check_trackers(names: Sequence[str], folder: Path | None) -> None:
-    available = [str(tracker) for tracker in get_available_trackers()]
-    for name in names:
-        if name not in available:  # accelerate would leave it out without a word
-            raise ValueError(
-                f"got tracker {name!r}, expected one that is installed: {', '.join(available) or 'there is none'}. "
-                "pip install tensorboard wandb brings these two."
-            )
-        if LOGGER_TYPE_TO_CLASS[name].requires_logging_directory and not folder:
-            raise ValueError(f"got tracker {name!r} without a folder, expected the folder that it should write to")
-
-
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Random numbers follow from `seed`, and the caller's own go on afterwards."""
@@ -513,22 +403,8 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _digest(images: np.ndarray) -> str:
-    return hashlib.blake2b(memoryview(np.ascontiguousarray(images)).cast("B"), digest_size=16).hexdigest()
-
-
-def _finite(entry: dict[str, float]) -> dict[str, float | None]:
-    """A history entry without NaN and Infinity, which earlier versions wrote, and which are no JSON."""
-    return {name: value if math.isfinite(value) else None for name, value in entry.items()}
-
-
 def _epoch_seed(seed: int, epoch: int, process: int = 0) -> int:
     return (seed * 1_000_003 + epoch + process * 1_000_000_007) % 2**63
-
-
-def _layout_of(network: nn.Module) -> torch.memory_format:
-    weights = [value for value in network.parameters() if value.ndim == 4 and not value.is_contiguous()]
-    return torch.channels_last if weights else torch.contiguous_format
 
 
 def _batches(count: int, batch_size: int, device: torch.device | str = "cpu") -> list[Tensor]:
@@ -538,42 +414,6 @@ def _batches(count: int, batch_size: int, device: torch.device | str = "cpu") ->
     """
     batches = torch.randperm(count).to(device).split(batch_size)
     return list(batches[:-1] if len(batches) > 1 and len(batches[-1]) < batch_size else batches)
-
-
-def _near(device: torch.device, images: np.ndarray) -> Tensor:
-    """The pictures, still bytes: on the device where half of its free memory holds them, else where they are."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes
-        pictures = torch.from_numpy(images)
-    if device.type == "cuda" and images.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
-        return pictures
-    return pictures.to(device)
-
-
-def _take(images: Tensor, rows: Tensor, device: torch.device) -> Tensor:
-    """The pictures at `rows`, both on one device, as float (B, 3, H, W) in [0, 1] on the device to train on."""
-    batch = images[rows]
-    if batch.device.type == "cpu" and device.type == "cuda":
-        batch = batch.pin_memory()  # so that the copy does not hold up the step before
-    return to_float(batch.to(device, non_blocking=True)).contiguous(memory_format=memory_format(device))
-
-
-def optimizer_state(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
-    """The tensors that an optimiser keeps, by names that begin with `prefix`."""
-    kept = optimizer.state_dict()["state"]
-    return {f"{prefix}{index}.{key}": value for index, moments in kept.items() for key, value in moments.items()}
-
-
-def set_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Tensor]) -> None:
-    """Take over what `optimizer_state` gave, without its prefix."""
-    device = optimizer.param_groups[0]["params"][0].device
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in state.items():
-        index, name = key.split(".")
-        if value.ndim == 4:  # fused Adam walks through memory: moments must lie as their weights do
-            value = value.to(memory_format=memory_format(device))
-        moments.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
 
 
 def _optimizer(vae: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -587,23 +427,7 @@ def _optimizer(vae: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     return optimizer
 
 
-def part_of(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-
-
 def _flip_half(x: Tensor) -> Tensor:
     """Mirror each picture of (B, C, H, W) left to right with probability ½."""
     chosen = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
     return torch.where(chosen, x.flip(3), x)
-
-
-def _compute_dtype(precision: str, device: torch.device) -> torch.dtype:
-    if precision != "auto":
-        return getattr(torch, precision)
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        # A CPU without these instructions emulates bfloat16, at half the speed of float32.
-        instructions = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        fast = device.type == "cpu" and instructions
-    return torch.bfloat16 if fast else torch.float32

@@ -24,10 +24,11 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import Compose, RandomHorizontalFlip, Resize, ToTensor
 
+from vaelib.devices import compute_dtype, near, take
 from vaelib.faces import Faces, load_faces
 from vaelib.model import VAE
 from vaelib.recipes import RECIPES
-from vaelib.training import TrainingRun, _batches, _compute_dtype, _flip_half, _near, _take, loss_terms
+from vaelib.training import TrainingRun, _batches, _flip_half, loss_terms
 
 PARTS = ("data", "forward", "backward", "optimiser")
 
@@ -43,7 +44,7 @@ def main() -> None:
     faces = load_faces(options.faces, verbose=False).select(range(4 * options.batch_size))
 
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} cores, {platform.machine()}"
-    fast = "bfloat16 in hardware" if _compute_dtype("auto", device) == torch.bfloat16 else "no bfloat16 in hardware"
+    fast = "bfloat16 in hardware" if compute_dtype("auto", device) == torch.bfloat16 else "no bfloat16 in hardware"
     print(f"{name}, {fast}, torch {torch.__version__}, {datetime.date.today()}, {faces.name} faces, ", end="")
     print(f"batch {options.batch_size}, median of {options.steps} steps\n")
     print("| loop | faces/s | ratio | " + " | ".join(f"{part}, ms" for part in PARTS) + " |")
@@ -111,11 +112,11 @@ def ours(faces: Faces, batch_size: int, device: torch.device, precision: str, co
     run = TrainingRun(VAE().to(device), faces, config, device=device)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     terms = torch.compile(loss_terms) if compiled else loss_terms
-    images = _near(device, faces.images)
+    images = near(device, faces.images)
     while True:
         clock = Clock(device)
         for rows in _batches(len(images), batch_size, images.device):
-            x = _flip_half(_take(images, rows, device))
+            x = _flip_half(take(images, rows, device))
             yield one_step(clock, run.vae, run.optimizer, x, config, autocast, terms)
 
 
