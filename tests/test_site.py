@@ -107,7 +107,9 @@ def test_every_lesson_and_every_other_text_has_its_page(site):
     notebooks = ROOT / "notebooks"
     sources = [*notebooks.glob("0*.ipynb"), *notebooks.glob("solutions/*.ipynb"), *notebooks.glob("*.md")]
     expected = {site / source.relative_to(notebooks).with_suffix(".html") for source in sources}
-    assert expected | {site / name for name in ("index.html", "explorer.html", "results.html")} == {*pages_of(site)}
+    assert expected | {site / name for name in ("index.html", "explorer.html", "results.html", "guide.html")} == {
+        *pages_of(site)
+    }
 
 
 def test_links_and_anchors_hold(site):
