@@ -179,7 +179,8 @@ class Site:
     def text(self, source: str) -> Page:
         page = Page(self.pages[source], source)
         prose = self.prose(page)
-        page.body = _wide_tables(prose.convert((ROOT / source).read_text(encoding="utf-8")))
+        body = prose.convert((ROOT / source).read_text(encoding="utf-8"))
+        page.body = f'<section class="prose">{_wide_tables(body)}</section>'
         return self.finish(page, prose)
 
     def finish(self, page: Page, prose: Prose) -> Page:
