@@ -24,14 +24,16 @@ import wasmtime
 from kernel import wat
 from models import write_models
 from nbconvert.filters import ansi2html
-from prose import Pictures, Prose, anchor, code, local_link
+from prose import Pictures, Prose, code, local_link
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-RESULTS = ("How good are the faces?", "How fast is it?")  # sections of README.md, where there is no RESULTS.md
+PAGES = {"README.md": "index.html", "RESULTS.md": "results.html", "GUIDE.md": "guide.html"}
+MENU = ("glossary.html", "results.html", "guide.html")  # in the bar; other texts are linked where they are needed
 ON_START = ("start", "the-lessons")  # sections of README.md that the start page has in its own words
 FIGURES = {  # that a hand moves: beneath the text whose heading has this word, else beneath the introduction
     "maths.html": ("posterior.html.j2", "ELBO"),
+    "noise.html": ("noise.html.j2", "noise"),
     "sharper.html": ("curtain.html.j2", "blur"),
 }
 POLICY = (
@@ -87,7 +89,7 @@ class Site:
         paths = [path for kind in kinds for path in sorted((ROOT / "notebooks").glob(kind))]
         sources = [path.relative_to(ROOT).as_posix() for path in paths]
         self.pages = {source: self._path(source) for source in sources}
-        self.pages |= {"README.md": "index.html", "RESULTS.md": "results.html"}
+        self.pages |= PAGES
 
     @staticmethod
     def _path(source: str) -> str:
@@ -95,19 +97,19 @@ class Site:
 
     def build(self) -> None:
         self.models = write_models(self.out / "models", self.earlier / "models")
-        made = [self.lesson(source) if source.endswith(".ipynb") else self.text(source)
-                for source in self.pages if source.startswith("notebooks/")]  # fmt: skip
+        sources = [source for source in self.pages if source != "README.md"]
+        made = [self.lesson(source) if source.endswith(".ipynb") else self.text(source) for source in sources]
         lessons = [page for page in made if page.number and "/" not in page.path]
         others = [page for page in made if page not in lessons]
-        results = self.results()
-        menu = [page for page in others if "/" not in page.path] + [results]
+        menu = [page for name in MENU for page in others if page.path == name]
+        texts = [page for page in others if "/" not in page.path and page not in menu]
         self.statics()
-        shared = {"lessons": lessons, "menu": menu, "policy": POLICY}
+        shared = {"lessons": lessons, "menu": menu, "texts": texts, "policy": POLICY}
         shared |= {"repository": self.repository, "models": self.models}
         row = [None, *lessons, None]
         for before, page, after in zip(row, lessons, row[2:], strict=False):
             self.write("lesson.html.j2", page, **shared, previous=before, next=after)
-        for page in [*others, results]:
+        for page in others:
             self.write("lesson.html.j2", page, **shared, previous=None, next=None)
         start = Page("index.html", "README.md", "vaelib", picture=self.preview())
         start.promise = "Learn variational auto-encoders by making anime and cartoon faces."
@@ -127,8 +129,6 @@ class Site:
             start, _, section = target.partition("#")
             if not start.endswith(self.pages["README.md"]) or section in ("", *ON_START):
                 return target
-            if section in [anchor(title) for title in RESULTS]:  # README.md's sections are on two pages
-                return f"{page.root}{self.pages['RESULTS.md']}#{section}"
             return start
 
         def picture(url: str, alt: str) -> str:
@@ -179,18 +179,8 @@ class Site:
     def text(self, source: str) -> Page:
         page = Page(self.pages[source], source)
         prose = self.prose(page)
-        page.body = _wide_tables(prose.convert((ROOT / source).read_text(encoding="utf-8")))
-        return self.finish(page, prose)
-
-    def results(self) -> Page:
-        if (ROOT / "RESULTS.md").exists():
-            return self.text("RESULTS.md")
-        page = Page("results.html", "README.md")
-        prose, readme = self.prose(page), (ROOT / "README.md").read_text(encoding="utf-8")
-        sections = re.split(r"^(?=## )", readme, flags=re.MULTILINE)
-        chosen = [part for part in sections if part.startswith(tuple(f"## {title}" for title in RESULTS))]
-        head = "# Results\n\nWhat was measured, with the command that measures it again.\n\n"
-        page.body = _wide_tables(prose.convert(head + "".join(chosen)))
+        body = prose.convert((ROOT / source).read_text(encoding="utf-8"))
+        page.body = f'<section class="prose">{_wide_tables(body)}</section>'
         return self.finish(page, prose)
 
     def finish(self, page: Page, prose: Prose) -> Page:

@@ -107,7 +107,9 @@ def test_every_lesson_and_every_other_text_has_its_page(site):
     notebooks = ROOT / "notebooks"
     sources = [*notebooks.glob("0*.ipynb"), *notebooks.glob("solutions/*.ipynb"), *notebooks.glob("*.md")]
     expected = {site / source.relative_to(notebooks).with_suffix(".html") for source in sources}
-    assert expected | {site / name for name in ("index.html", "explorer.html", "results.html")} == {*pages_of(site)}
+    assert expected | {site / name for name in ("index.html", "explorer.html", "results.html", "guide.html")} == {
+        *pages_of(site)
+    }
 
 
 def test_links_and_anchors_hold(site):
@@ -185,6 +187,12 @@ def test_figures_follow_the_hand(site, address, page):
     page.locator(".posterior [name=mean]").fill("1.4")
     page.locator(".posterior [name=spread]").fill("0.2")
     assert told.text_content() == "ELBO −3.05, ceiling −2.33, gap 0.72 nats"  # the numbers that lesson 02 prints
+    page.goto(f"{address}06_noise.html")
+    before = faces = page.locator(".noise canvas").last.evaluate("it => it.toDataURL()")
+    page.locator(".noise button").last.click()
+    while faces == before:
+        page.wait_for_timeout(50)
+        faces = page.locator(".noise canvas").last.evaluate("it => it.toDataURL()")
     page.goto(f"{address}08_sharper.html")
     page.locator(".curtain input").first.fill("0.25")
     assert page.locator(".curtain .upper").first.evaluate("it => it.style.clipPath") == "inset(0px 75% 0px 0px)"

@@ -79,6 +79,43 @@ function posterior(figure) {
   show();
 }
 
+/** Faces from each kind of noise, decoded in the page by the smallest model; its weights are fetched at the first press. */
+async function noise(figure) {
+  const folder = new URL(figure.dataset.models, location.href), get = (name) => fetch(new URL(name, folder));
+  const { models: [model], spaces } = await (await get("models.json")).json(), { priors, draws } = spaces[model.space];
+  const screens = [...figure.querySelectorAll("canvas")].map((canvas) => canvas.getContext("2d")), told = figure.querySelector("output");
+  let ready;
+  async function load() {
+    told.value = `Loading ${model.name}, ${(model.bytes / 1e6).toFixed(1)} MB…`;
+    const [{ Client }, { readTensors, dequantised }] = await Promise.all([import("./client.js"), import("./safetensors.js")]);
+    const client = new Client(folder, () => {}), file = await (await get(`${model.space}-draws.safetensors`)).arrayBuffer();
+    await client.load(model);
+    return { client, drawn: dequantised(readTensors(file)) };
+  }
+  async function show(prior) {
+    ready ??= load();
+    const { client, drawn } = await ready, size = drawn[prior].data.length / draws;
+    told.value = "";
+    for (const context of screens) {
+      const seed = Math.floor(Math.random() * draws);
+      const face = await createImageBitmap(await client.decode(model, drawn[prior].data.slice(seed * size, (seed + 1) * size)));
+      context.imageSmoothingQuality = "high";
+      context.drawImage(face, 0, 0, context.canvas.width, context.canvas.height);
+    }
+  }
+  figure.querySelector(".hands").append(...priors.map((prior) => {
+    const button = document.createElement("button");
+    button.textContent = prior;
+    button.className = "button small";
+    button.addEventListener("click", () => show(prior).catch((error) => {
+      ready = undefined;
+      told.value = error.message;
+    }));
+    return button;
+  }));
+}
+
+for (const figure of document.querySelectorAll(".noise")) noise(figure);
 for (const figure of document.querySelectorAll(".posterior")) posterior(figure);
 for (const figure of document.querySelectorAll(".morphing")) film(figure);
 for (const figure of document.querySelectorAll(".curtain")) curtain(figure);
