@@ -22,7 +22,7 @@ import torch
 from browsing import ROOT, browser_page
 
 from vaelib.explorer import _first
-from vaelib.explorer_state import Draw, ExplorerState
+from vaelib.explorer_state import Draw, ExplorerState, drawn_face
 from vaelib.pretrained import load_pretrained, shipped
 
 SOURCES = ROOT / "site" / "static"
@@ -254,12 +254,15 @@ def first_model(site: Path) -> str:
     return json.loads((site / "models" / "models.json").read_text(encoding="utf-8"))["models"][0]["name"]
 
 
-@pytest.mark.parametrize("kind", ["axes", "attributes", "right angles", "drawn"])
+@pytest.mark.parametrize("kind", ["axes", "attributes", "right angles", "drawn", "picture"])
 def test_a_code_from_python_opens_on_the_page_and_comes_back(kind, site, address, page):
     state = state_of(first_model(site))
     state.randomize(torch.Generator().manual_seed(5))
     if kind == "drawn":
         state.draw = Draw("mixture", 7, 0.8)
+    elif kind == "picture":
+        state.encode(drawn_face(state.bundle, 3))
+        state.move(2, -1.7)
     elif kind != "axes":
         state.move(len(state.bundle.axes), 1.25)
         state.orthogonal = kind == "right angles"

@@ -3,7 +3,7 @@
 import { LIMIT, rounded } from "./space.js";
 
 const VERSION = "vae1";
-const AXES = "axes";
+const AXES = "axes", PICTURE = "picture"; // where no remainder came from a prior: none, or an encoded picture's
 const BASE = BigInt(Math.round(200 * LIMIT) + 1); // -3.00 to 3.00 in hundredths
 const CHECK_LENGTH = 4;
 const SEEDS = 2n ** 32n, SPREADS = 256n;
@@ -13,7 +13,8 @@ export function toCode(name, space, { weights, draw, orthogonal }) {
   const moved = weights.slice(space.axes).some((weight) => weight !== 0);
   let number = 0n;
   for (const weight of moved ? weights : weights.slice(0, space.axes)) number = number * BASE + BigInt(Math.round(100 * (weight + LIMIT)));
-  if (draw) number = (number * SEEDS + BigInt(draw.seed)) * SPREADS + BigInt(Math.round(10 * draw.spread));
+  for (const step of draw?.steps ?? []) number = number * 256n + BigInt(step & 255);
+  if (draw && !draw.steps) number = (number * SEEDS + BigInt(draw.seed)) * SPREADS + BigInt(Math.round(10 * draw.spread));
   number = number * 3n + BigInt(moved ? 1 + Number(Boolean(orthogonal)) : 0);
   const head = `${VERSION}:${name}:${draw?.prior ?? AXES}`, body = toBase64(toBytes(number));
   return `${head}:${body}${check(head, body, space, moved)}`;
@@ -26,7 +27,7 @@ export const modelOf = (code) => code.trim().split(":").slice(1, -2).join(":");
 export function fromCode(code, space, priors) {
   const parts = code.trim().split(":"), text = parts.pop(), prior = parts[parts.length - 1], head = parts.join(":");
   if (parts[0] !== VERSION || parts.length < 3 || !text) throw new Error(`"${code}" is no code of a face`);
-  if (prior !== AXES && !priors.includes(prior)) throw new Error(`the code needs the prior "${prior}", which is not here`);
+  if (![AXES, PICTURE, ...priors].includes(prior)) throw new Error(`the code needs the prior "${prior}", which is not here`);
   const body = text.slice(0, -CHECK_LENGTH);
   let number = /^[\w-]+$/.test(body) ? fromBytes(fromBase64(body)) : null;
   if (number === null || text.slice(-CHECK_LENGTH) !== check(head, body, space, number % 3n !== 0n)) {
@@ -39,7 +40,10 @@ export function fromCode(code, space, priors) {
   };
   const kind = take(3n);
   let draw = null;
-  if (prior !== AXES) {
+  if (prior === PICTURE) {
+    const steps = Int8Array.from({ length: space.size }, () => take(256n)).reverse();
+    draw = { prior, steps };
+  } else if (prior !== AXES) {
     const spread = take(SPREADS) / 10;
     draw = { prior, seed: take(SEEDS), spread };
   }

@@ -3,6 +3,7 @@
 import { count, dequantised, readTensors } from "./safetensors.js";
 
 export const LIMIT = 3; // weights go from -3 to 3 standard deviations
+const LATENT_STEPS = 16; // to 1: the grid on which an encoded latent stands
 
 /** The axes and attributes that models with one encoder share. */
 export class Space {
@@ -37,24 +38,37 @@ export class Space {
     return draw ? z.map((value, i) => value + this.takenApart(draw).rest[i]) : z;
   }
 
-  /** What the axes say of a drawn latent, `weights`, and what they leave, `rest`. */
-  takenApart({ prior, seed, spread }) {
-    const key = `${prior} ${seed} ${spread}`;
+  /** What the axes say of a latent, drawn or encoded, `weights`, and what they leave, `rest`. */
+  takenApart({ prior, seed, spread, steps }) {
+    const key = `${prior} ${seed} ${spread} ${steps}`;
     if (this.apart?.key === key) return this.apart;
+    if (steps) { // an encoded picture's: the sliders' own steps, so that nothing of the face is lost between them
+      const rest = this.mean.map((mean, i) => steps[i] / LATENT_STEPS - mean);
+      const weights = this.#weights(rest).map((weight) => rounded(clamped(weight), 1));
+      return this.#keep(key, weights, rest);
+    }
     if (!this.drawn) throw new Error("the draws are not loaded yet: try again in a moment");
     if (!(seed < this.seeds)) {
       throw new Error(`this face was drawn from ${prior} by PyTorch's random numbers (seed ${seed}), and this page has those ` +
         `of seeds 0 to ${this.seeds - 1} only: open the code in a notebook`);
     }
     const all = this.drawn[prior].data;
-    const rest = this.mean.map((mean, i) => spread * (all[seed * this.size + i] - mean)), weights = [];
-    for (let k = 0; k < this.axes; k++) {
-      let sum = 0;
-      for (let i = 0; i < this.size; i++) sum += rest[i] * this.directions[k * this.size + i];
-      weights.push(sum / this.scales[k]);
-    }
+    const rest = this.mean.map((mean, i) => spread * (all[seed * this.size + i] - mean));
+    return this.#keep(key, this.#weights(rest), rest);
+  }
+
+  #keep(key, weights, rest) {
     this.#move(rest, weights.map((weight) => -weight), this.scales, this.directions);
     return (this.apart = { key, weights, rest });
+  }
+
+  /** How far `z`, counted from the mean, lies along each axis. */
+  #weights(z) {
+    return Array.from(this.scales, (scale, k) => {
+      let sum = 0;
+      for (let i = 0; i < this.size; i++) sum += z[i] * this.directions[k * this.size + i];
+      return sum / scale;
+    });
   }
 
   #move(z, weights, scales, directions) {
