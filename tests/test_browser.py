@@ -71,7 +71,7 @@ class Explorer:
         return picture_in(self.page)
 
     def press(self, text: str) -> None:
-        self.page.locator(f"button:has-text('{text}'):visible").first.click()
+        self.page.get_by_role("button", name=text, exact=True).locator("visible=true").first.click()
 
     def animate(self, seconds: float) -> None:
         self.press("Animate")
@@ -187,11 +187,20 @@ def test_the_explorer_in_a_browser(notebook, tmp_path, app):
         recorded = Image.open(explorer.download("gif"))
         assert (recorded.format, recorded.size, recorded.n_frames) == ("GIF", (64, 64), 118)
 
-        explorer.open("Morph")
         face = draw_face("anime", size=256, hair_hue=0.1, background="plain", background_hue=0.3)
+        shown = np.asarray(Image.fromarray(face).resize((160, 160))).astype(int)
+        own = page.locator("button:has-text('Your face')")
+        encoded = explorer.after(lambda: explorer.upload(own, as_png(face)))
+        assert np.abs(encoded - shown).mean() < np.abs(drawn - shown).mean()
+        assert far(explorer.after(lambda: explorer.drag("axis 1", share=0.9)), encoded)
+        assert far(explorer.after(lambda: explorer.press("Draw a face")), encoded)
+        for _ in range(3):
+            before = explorer.after(lambda: explorer.press("Undo"))
+        assert not far(before, drawn)
+
+        explorer.open("Morph")
         uploads = page.locator("button:has-text('Upload'):visible")
         start = explorer.after(lambda: explorer.upload(uploads.first, as_png(face)))
-        shown = np.asarray(Image.fromarray(face).resize((160, 160))).astype(int)
         assert np.abs(start - shown).mean() < np.abs(drawn - shown).mean()
         assert far(explorer.after(lambda: explorer.press("Draw")), start)
         assert not far(explorer.after(lambda: explorer.upload(uploads.first, as_png(face))), start)  # the same again
