@@ -1,6 +1,7 @@
 """The explorer in JupyterLab and Voilà, used as a person would, in Chromium. Screenshots stay in pytest's folder."""
 
 import json
+import re
 import shutil
 import time
 from io import BytesIO
@@ -71,7 +72,8 @@ class Explorer:
         return picture_in(self.page)
 
     def press(self, text: str) -> None:
-        self.page.get_by_role("button", name=text, exact=True).locator("visible=true").first.click()
+        whole = re.compile(rf"^\s*{re.escape(text)}\s*$")  # "Draw" is not "Draw a face"
+        self.page.locator("button:visible", has_text=whole).first.click()
 
     def animate(self, seconds: float) -> None:
         self.press("Animate")
