@@ -276,7 +276,7 @@ def _train(options: argparse.Namespace) -> None:
     else:
         vae = VAE(base_channels=settings["base_channels"], latent_channels=settings["latent_channels"])
     vae.latent_shape(size)  # an unfit size or device should fail before faces are loaded
-    device = find_device(settings["device"]) if settings["device"] else default_device()
+    device = find_device(settings["device"]) if settings["device"] else None
 
     faces = load_faces(options.faces, size, settings["count"])
     faces, test = faces.split()
@@ -284,7 +284,7 @@ def _train(options: argparse.Namespace) -> None:
     parameters = sum(parameter.numel() for parameter in vae.parameters())
     print(
         f"{type(vae).__name__}, {parameters:,} parameters: {len(faces):,} {faces.name} faces to train on, "
-        f"{len(test):,} to test on\n{config}\non {describe_device(device)}, writing to {folder}"
+        f"{len(test):,} to test on\n{config}\non {describe_device(device or default_device())}, writing to {folder}"
     )
 
     def after_epoch(run) -> None:
@@ -339,13 +339,13 @@ def _sharpen(options: argparse.Namespace) -> None:
 
     told = vars(options)
     config = SharpenConfig(**{field.name: told[field.name] for field in fields(SharpenConfig) if field.name in told})
-    device = find_device(options.device) if options.device else default_device()
+    device = find_device(options.device) if options.device else None
     bundle = load_pretrained(options.bundle)
     faces = load_faces(options.faces or bundle.card["faces"], bundle.image_size, options.count)
     faces, test = faces.split()
     folder = options.folder or cache_folder("runs") / f"{expand(options.bundle).resolve().name}-sharp"
     print(f"{len(faces):,} {faces.name} faces to train on, {len(test):,} to test on\n{config}")
-    print(f"on {describe_device(device)}, writing to {folder}")
+    print(f"on {describe_device(device or default_device())}, writing to {folder}")
     run = sharpen(
         bundle.vae, faces, config, test=test, folder=folder, resume=options.resume, on_epoch=_write_look, device=device
     )
