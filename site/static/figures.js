@@ -9,6 +9,24 @@ const loaded = async (address) => {
   return image;
 };
 
+/** Ends when the element comes near the window: what a figure needs is fetched then. */
+const near = (element) => new Promise((done) => {
+  const observer = new IntersectionObserver((entries) => {
+    if (!entries.some((entry) => entry.isIntersecting)) return;
+    observer.disconnect();
+    done();
+  }, { rootMargin: "50%" });
+  observer.observe(element);
+});
+
+/** Puts a tile of a sheet on the whole of a canvas; alone, or its neighbours would show at its edges. */
+function putTile(canvas, sheet, column, row, side) {
+  const small = new OffscreenCanvas(side, side), context = canvas.getContext("2d");
+  small.getContext("2d").drawImage(sheet, -column * side, -row * side);
+  context.imageSmoothingQuality = "high";
+  context.drawImage(small, 0, 0, canvas.width, canvas.height);
+}
+
 /** A film, whose frames lie side by side: plays until somebody takes hold of the slider. */
 async function film(figure) {
   const slider = figure.querySelector("input"), frames = Number(figure.dataset.frames);
@@ -47,6 +65,27 @@ function curtain(figure) {
   const slider = figure.querySelector("input"), upper = figure.querySelector(".upper");
   const show = () => { upper.style.clipPath = `inset(0 ${100 - 100 * slider.valueAsNumber}% 0 0)`; };
   slider.addEventListener("input", show);
+  show();
+}
+
+/** A drawn face and a slider for each of three factors; a row of its sheet for each value of the first. */
+async function factors(turned) {
+  const canvas = turned.querySelector("canvas"), told = turned.querySelector("output"), { style } = turned.dataset;
+  const hands = [...turned.querySelectorAll("input")], values = hands.map((hand) => JSON.parse(hand.dataset.values));
+  let sheet;
+  function show() {
+    const [row, middle, last] = hands.map((hand) => hand.valueAsNumber);
+    const columns = values[1].length * values[2].length, side = sheet.naturalWidth / columns;
+    putTile(canvas, sheet, middle * values[2].length + last, row, side);
+    const chosen = hands.map((hand, i) => {
+      hand.ariaValueText = values[i][hand.valueAsNumber];
+      return `${hand.name}=${JSON.stringify(values[i][hand.valueAsNumber])}`;
+    });
+    told.value = `draw_face("${style}", ${chosen.join(", ")})`;
+  }
+  await near(turned);
+  sheet = await loaded(turned.dataset.sheet);
+  for (const hand of hands) hand.addEventListener("input", show);
   show();
 }
 
@@ -119,3 +158,4 @@ for (const figure of document.querySelectorAll(".noise")) noise(figure);
 for (const figure of document.querySelectorAll(".posterior")) posterior(figure);
 for (const figure of document.querySelectorAll(".morphing")) film(figure);
 for (const figure of document.querySelectorAll(".curtain")) curtain(figure);
+for (const turned of document.querySelectorAll(".turned")) factors(turned);
