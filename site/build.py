@@ -11,6 +11,7 @@ import argparse
 import base64
 import functools
 import http.server
+import json
 import re
 import shutil
 import sys
@@ -34,7 +35,7 @@ MENU = ("glossary.html", "results.html", "guide.html")  # in the bar; other text
 ON_START = ("start", "the-lessons")  # sections of README.md that the start page has in its own words
 FIGURES = {  # that a hand moves: each beneath the text whose heading has this word, else beneath the introduction
     "faces.html": {"factors.html.j2": "factors"},
-    "maths.html": {"posterior.html.j2": "ELBO"},
+    "maths.html": {"posterior.html.j2": "ELBO", "plane.html.j2": "sets itself"},
     "noise.html": {"noise.html.j2": "noise"},
     "sharper.html": {"curtain.html.j2": "blur"},
 }
@@ -100,6 +101,7 @@ class Site:
     def build(self) -> None:
         self.models = write_models(self.out / "models", self.earlier / "models")
         self.shown = {"models": self.models, "turned": write_factors(self.out / "pictures")}  # by figures
+        self.shown["plane"] = json.loads((HERE / "data" / "plane.json").read_text(encoding="utf-8"))
         sources = [source for source in self.pages if source != "README.md"]
         made = [self.lesson(source) if source.endswith(".ipynb") else self.text(source) for source in sources]
         lessons = [page for page in made if page.number and "/" not in page.path]
@@ -206,6 +208,7 @@ class Site:
     def statics(self) -> None:
         for path in (HERE / "static").iterdir():
             shutil.copy2(path, self.out / path.name)
+        shutil.copytree(HERE / "data", self.out / "data")
         (self.out / "kernel.wasm").write_bytes(wasmtime.wat2wasm(wat()))
         (self.out / ".nojekyll").touch()
 

@@ -222,6 +222,34 @@ def test_a_drawn_face_turns_by_its_factors(site, address, page):
         assert min(faces, key=lambda factors: np.abs(draw_face(style, 96, **factors) - face).mean()) == chosen
 
 
+def test_the_plane_follows_sigma_and_the_pointer(site, address, page):
+    data = site / "data"
+    models = json.loads((data / "plane.json").read_text(encoding="utf-8"))["models"]
+    assert sum(path.stat().st_size for path in data.iterdir()) < 600_000
+    page.goto(f"{address}02_maths.html")
+    figure, seen = page.locator(".plane"), []
+    figure.scroll_into_view_if_needed()
+    for i, model in enumerate(models):
+        figure.locator("input").fill(str(i))
+        distortion = f"{model['distortion']:,.0f} nats".replace("-", "−")
+        figure.locator("[data-of=distortion] output", has_text=distortion).wait_for()
+        mosaic, face = (canvas.evaluate("it => it.toDataURL()") for canvas in figure.locator("canvas").all())
+        seen += [mosaic, face, figure.locator(".cloud").last.get_attribute("d")]
+    assert len(set(seen)) == 3 * len(models)
+    figure.locator("input").fill("3")
+    figure.locator("[data-of=rate] output", has_text=f"{models[3]['rate']:.1f} nats").wait_for()
+    face, field = figure.locator(".beside canvas"), figure.locator(".field")
+    faces = [face.evaluate("it => it.toDataURL()")]
+    for action in (
+        lambda: field.hover(position={"x": 12, "y": 12}),
+        lambda: field.hover(position={"x": 12, "y": 300}),
+        lambda: field.press("ArrowRight"),
+    ):
+        action()
+        faces.append(face.evaluate("it => it.toDataURL()"))
+    assert len(set(faces)) == 4
+
+
 # The explorer
 
 

@@ -89,6 +89,60 @@ async function factors(turned) {
   show();
 }
 
+const number = (value, digits = 0) => value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }).replace("-", "−");
+
+/** The plane of two latents under VAEs of several σ: a mosaic of decoded places, and held-out faces over it. */
+async function plane(figure) {
+  const TOLD = {
+    rate: (value) => `${number(value, 1)} nats`, distortion: (value) => `${number(value)} nats`,
+    error: (value) => number(value, 3), inside: (value) => `${number(100 * value)} %`,
+  };
+  const slider = figure.querySelector("input"), field = figure.querySelector(".field"), mark = field.querySelector(".at");
+  const [mosaic, face] = figure.querySelectorAll("canvas"), folder = new URL(figure.dataset.planes, location.href);
+  await near(figure);
+  const { tiles, reach, models } = await (await fetch(new URL("plane.json", folder))).json(), step = (2 * reach) / tiles;
+  const lines = [...figure.querySelectorAll(".measure")].map((row) => {
+    const values = models.map((model) => model[row.dataset.of]), low = Math.min(...values), span = Math.max(...values) - low;
+    const points = values.map((value, i) => [4 + (92 * i) / (values.length - 1), 13 - (10 * (value - low)) / span]);
+    row.querySelector("path").setAttribute("d", `M${points.join("L")}`);
+    return { values, points, mark: row.querySelector("circle"), told: row.querySelector("output"), tell: TOLD[row.dataset.of] };
+  });
+  const sheets = [], at = [10, 4]; // the column and the row of the face
+  let sheet;
+  function point(column, row) {
+    [column, row].forEach((place, i) => { at[i] = Math.max(0, Math.min(tiles - 1, Math.floor(place))); });
+    at.forEach((place, i) => mark.setAttribute("xy"[i], place * step - reach));
+    if (sheet) putTile(face, sheet, ...at, sheet.naturalWidth / tiles);
+  }
+  async function show() {
+    const i = slider.valueAsNumber, { sigma, mosaic: name, cloud } = models[i];
+    slider.ariaValueText = slider.nextElementSibling.value = sigma;
+    sheets[i] ??= loaded(new URL(name, folder).href);
+    const found = await sheets[i];
+    if (slider.valueAsNumber !== i) return; // moved on meanwhile
+    sheet = found;
+    mosaic.getContext("2d").drawImage(sheet, 0, 0, mosaic.width, mosaic.height);
+    for (const dots of field.querySelectorAll(".cloud")) dots.setAttribute("d", cloud.map(([x, y]) => `M${x},${-y}h0`).join(""));
+    for (const { values, points, mark, told, tell } of lines) {
+      ["cx", "cy"].forEach((name, axis) => mark.setAttribute(name, points[i][axis]));
+      told.value = tell(values[i]);
+    }
+    point(...at);
+  }
+  for (const event of ["pointerdown", "pointermove"]) field.addEventListener(event, ({ clientX, clientY }) => {
+    const { left, top, width, height } = field.getBoundingClientRect();
+    point(((clientX - left) / width) * tiles, ((clientY - top) / height) * tiles);
+  });
+  field.addEventListener("keydown", (event) => {
+    const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    if (!way) return;
+    event.preventDefault();
+    point(at[0] + way[0], at[1] + way[1]);
+  });
+  slider.addEventListener("input", show);
+  await show();
+}
+
 /** A normal q moved by hand over a posterior with two peaks: x = z² + noise, as in lesson 02's curved decoder. */
 function posterior(figure) {
   const X = 2.2, NOISE = 0.5, LEAST = -10; // nats at the foot of the bar
@@ -159,3 +213,4 @@ for (const figure of document.querySelectorAll(".posterior")) posterior(figure);
 for (const figure of document.querySelectorAll(".morphing")) film(figure);
 for (const figure of document.querySelectorAll(".curtain")) curtain(figure);
 for (const turned of document.querySelectorAll(".turned")) factors(turned);
+for (const figure of document.querySelectorAll(".plane")) plane(figure);
