@@ -36,6 +36,7 @@ ON_START = ("start", "the-lessons")  # sections of README.md that the start page
 FIGURES = {  # that a hand moves: each beneath the text whose heading has this word, else beneath the introduction
     "faces.html": {"factors.html.j2": "factors"},
     "maths.html": {"posterior.html.j2": "ELBO", "plane.html.j2": "sets itself"},
+    "training.html": {"training.html.j2": "curves"},
     "noise.html": {"noise.html.j2": "noise"},
     "sharper.html": {"curtain.html.j2": "blur"},
 }
@@ -101,7 +102,8 @@ class Site:
     def build(self) -> None:
         self.models = write_models(self.out / "models", self.earlier / "models")
         self.shown = {"models": self.models, "turned": write_factors(self.out / "pictures")}  # by figures
-        self.shown["plane"] = json.loads((HERE / "data" / "plane.json").read_text(encoding="utf-8"))
+        for name in ("plane", "training"):
+            self.shown[name] = json.loads((HERE / "data" / f"{name}.json").read_text(encoding="utf-8"))
         sources = [source for source in self.pages if source != "README.md"]
         made = [self.lesson(source) if source.endswith(".ipynb") else self.text(source) for source in sources]
         lessons = [page for page in made if page.number and "/" not in page.path]

@@ -250,6 +250,24 @@ def test_the_plane_follows_sigma_and_the_pointer(site, address, page):
     assert len(set(faces)) == 4
 
 
+def test_the_film_of_a_training_runs_with_its_curves(site, address, page):
+    film = json.loads((site / "data" / "training.json").read_text(encoding="utf-8"))
+    page.goto(f"{address}04_training.html")
+    figure = page.locator(".training")
+    figure.scroll_into_view_if_needed()
+    marks, faces = set(), set()
+    for i in range(len(film["steps"])):
+        figure.locator("input").fill(str(i))
+        figure.locator("output", has_text=re.compile(f"^{film['steps'][i]}$")).wait_for()
+        told = figure.locator(".told").all_text_contents()
+        expected = [f"held out {curve['held out'][i]:,} nats".replace("-", "−") for curve in film["curves"].values()]
+        assert told == expected
+        marks.add(figure.locator("circle").first.get_attribute("cx"))
+        faces.add(figure.locator("canvas").evaluate("it => it.toDataURL()"))
+    assert len(marks) == len(film["steps"])
+    assert len(faces) > len(film["steps"]) / 2  # the first ones are all grey
+
+
 # The explorer
 
 

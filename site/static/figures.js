@@ -143,6 +143,42 @@ async function plane(figure) {
   await show();
 }
 
+/** A film of a training, and where its curves are by then. */
+async function training(figure) {
+  const [LEFT, RIGHT, TOP, FOOT] = [4, 316, 24, 133];
+  const slider = figure.querySelector("input"), canvas = figure.querySelector("canvas"), context = canvas.getContext("2d");
+  const folder = new URL(figure.dataset.film, location.href);
+  await near(figure);
+  const { steps, curves } = await (await fetch(new URL("training.json", folder))).json();
+  const sheet = await loaded(new URL("training.webp", folder).href), last = steps.at(-1), height = sheet.naturalHeight / (steps.length + 1);
+  const panels = [...figure.querySelectorAll("svg")].map((panel) => {
+    const { training: trained, "held out": held } = curves[panel.dataset.style], all = [...trained, ...held];
+    const low = Math.min(...all), span = Math.max(...all) - low;
+    const place = (step, cost) => [LEFT + ((step - 1) / (last - 1)) * (RIGHT - LEFT), FOOT - ((cost - low) / span) * (FOOT - TOP)];
+    const path = (points) => `M${points.map((point) => point.map((value) => value.toFixed(1))).join("L")}`;
+    const looks = held.map((cost, i) => place(steps[i], cost));
+    panel.querySelector(".trained").setAttribute("d", path(trained.map((cost, i) => place(i + 1, cost))));
+    panel.querySelector(".held").setAttribute("d", path(looks));
+    return { looks, held, line: panel.querySelector("line.now"), mark: panel.querySelector("circle"), told: panel.querySelector(".told") };
+  });
+  function show() {
+    const i = slider.valueAsNumber;
+    slider.ariaValueText = slider.nextElementSibling.value = steps[i];
+    context.imageSmoothingQuality = "high";
+    [0, i + 1].forEach((row, k) => {
+      context.drawImage(sheet, 0, row * height, sheet.naturalWidth, height, 0, (k * canvas.height) / 2, canvas.width, canvas.height / 2);
+    });
+    for (const { looks: { [i]: [x, y] }, held, line, mark, told } of panels) {
+      for (const name of ["x1", "x2"]) line.setAttribute(name, x);
+      mark.setAttribute("cx", x);
+      mark.setAttribute("cy", y);
+      told.textContent = `held out ${number(held[i])} nats`;
+    }
+  }
+  slider.addEventListener("input", show);
+  show();
+}
+
 /** A normal q moved by hand over a posterior with two peaks: x = z² + noise, as in lesson 02's curved decoder. */
 function posterior(figure) {
   const X = 2.2, NOISE = 0.5, LEAST = -10; // nats at the foot of the bar
@@ -214,3 +250,4 @@ for (const figure of document.querySelectorAll(".morphing")) film(figure);
 for (const figure of document.querySelectorAll(".curtain")) curtain(figure);
 for (const turned of document.querySelectorAll(".turned")) factors(turned);
 for (const figure of document.querySelectorAll(".plane")) plane(figure);
+for (const figure of document.querySelectorAll(".training")) training(figure);
