@@ -3,6 +3,7 @@
 Generated faces come from the largest models that ship; originals are always drawn ones.
 """
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+from torchvision.utils import make_grid
 
 import vaelib
 from vaelib import diagrams
@@ -118,6 +121,24 @@ def film_of_a_training() -> None:
     frames = [face_grid(torch.cat([originals, seen(step)]), scale=2) for step in sorted(names["LOOKS"])]
     film = to_gif(frames + 8 * frames[-1:], seconds=0.25, there_and_back=False)
     (HERE / "training.gif").write_bytes(film)
+    film_for_the_site(originals, names["runs"], seen)
+
+
+def film_for_the_site(originals: Tensor, runs: dict, seen) -> None:
+    """The same film and its curves for site/static/figures.js: a sheet with the originals in its first row, then one
+    row for each look, and what each step cost, in nats per face."""
+    folder = HERE.parent / "site" / "data"
+    steps = list(next(iter(runs.values()))["looks"])
+    sheet = make_grid(torch.cat([originals, *map(seen, steps)]), nrow=len(originals), padding=0)
+    to_pil_image(sheet).save(folder / "training.webp", quality=80, method=6)
+    curves = {
+        style: {
+            "training": [round(cost) for cost in run["curve"].sum(1).tolist()],
+            "held out": [round(float(sum(run["looks"][step]["averages"]))) for step in steps],
+        }
+        for style, run in runs.items()
+    }
+    (folder / "training.json").write_text(json.dumps({"steps": steps, "curves": curves}), encoding="utf-8")
 
 
 def originals_and_back(vae: vaelib.VAE, style: str) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ import argparse
 import base64
 import functools
 import http.server
+import json
 import re
 import shutil
 import sys
@@ -21,6 +22,7 @@ from pathlib import Path
 import jinja2
 import nbformat
 import wasmtime
+from factors import write_factors
 from kernel import wat
 from models import write_models
 from nbconvert.filters import ansi2html
@@ -31,10 +33,12 @@ ROOT = HERE.parent
 PAGES = {"README.md": "index.html", "RESULTS.md": "results.html", "GUIDE.md": "guide.html"}
 MENU = ("glossary.html", "results.html", "guide.html")  # in the bar; other texts are linked where they are needed
 ON_START = ("start", "the-lessons")  # sections of README.md that the start page has in its own words
-FIGURES = {  # that a hand moves: beneath the text whose heading has this word, else beneath the introduction
-    "maths.html": ("posterior.html.j2", "ELBO"),
-    "noise.html": ("noise.html.j2", "noise"),
-    "sharper.html": ("curtain.html.j2", "blur"),
+FIGURES = {  # that a hand moves: each beneath the text whose heading has this word, else beneath the introduction
+    "faces.html": {"factors.html.j2": "factors"},
+    "maths.html": {"posterior.html.j2": "ELBO", "plane.html.j2": "sets itself"},
+    "training.html": {"training.html.j2": "curves"},
+    "noise.html": {"noise.html.j2": "noise"},
+    "sharper.html": {"curtain.html.j2": "blur"},
 }
 POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data: blob:; "
@@ -97,6 +101,9 @@ class Site:
 
     def build(self) -> None:
         self.models = write_models(self.out / "models", self.earlier / "models")
+        self.shown = {"models": self.models, "turned": write_factors(self.out / "pictures")}  # by figures
+        for name in ("plane", "training"):
+            self.shown[name] = json.loads((HERE / "data" / f"{name}.json").read_text(encoding="utf-8"))
         sources = [source for source in self.pages if source != "README.md"]
         made = [self.lesson(source) if source.endswith(".ipynb") else self.text(source) for source in sources]
         lessons = [page for page in made if page.number and "/" not in page.path]
@@ -149,11 +156,12 @@ class Site:
                 outputs = [shown for shown in outputs if shown]
                 set_up = "ModuleNotFoundError" in cell.source and "import vaelib" in cell.source
                 cells.append({"kind": "code", "html": code(cell.source), "outputs": _joined(outputs), "set_up": set_up})
-        if "/" not in page.path and (figure := FIGURES.get(page.path.partition("_")[2])):
-            page.moves = True
-            _insert(cells, *figure)
+        figures = FIGURES.get(page.path.partition("_")[2], {}) if "/" not in page.path else {}
+        page.moves = bool(figures)
+        for figure, word in figures.items():
+            _insert(cells, figure, word)
         template = self.environment.get_template("cells.html.j2")
-        page.body = _wide_tables(template.render(cells=cells, models=self.models, root=page.root))
+        page.body = _wide_tables(template.render(cells=cells, root=page.root, **self.shown))
         return self.finish(page, prose)
 
     def output(self, output: dict, cell: dict, page: Page) -> dict | None:
@@ -202,6 +210,7 @@ class Site:
     def statics(self) -> None:
         for path in (HERE / "static").iterdir():
             shutil.copy2(path, self.out / path.name)
+        shutil.copytree(HERE / "data", self.out / "data")
         (self.out / "kernel.wasm").write_bytes(wasmtime.wat2wasm(wat()))
         (self.out / ".nojekyll").touch()
 
@@ -229,7 +238,7 @@ def _joined(outputs: list[dict]) -> list[dict]:
 
 
 def _insert(cells: list[dict], figure: str, word: str) -> None:
-    headings = [re.search("<h2.*?</h2>", cell["html"]) for cell in cells]
+    headings = [re.search("<h2.*?</h2>", cell.get("html", "")) for cell in cells]
     after = next((i for i, found in enumerate(headings) if found and word in found[0]), 0)
     cells.insert(after + 1, {"kind": "figure", "name": figure})
 

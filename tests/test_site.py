@@ -3,6 +3,7 @@
 import base64
 import functools
 import http.server
+import itertools
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 import threading
 from html.parser import HTMLParser
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -20,7 +22,9 @@ import numpy as np
 import pytest
 import torch
 from browsing import ROOT, browser_page
+from PIL import Image
 
+from vaelib.drawn import draw_face
 from vaelib.explorer import _first
 from vaelib.explorer_state import Draw, ExplorerState, drawn_face
 from vaelib.pretrained import load_pretrained, shipped
@@ -196,6 +200,72 @@ def test_figures_follow_the_hand(site, address, page):
     page.goto(f"{address}08_sharper.html")
     page.locator(".curtain input").first.fill("0.25")
     assert page.locator(".curtain .upper").first.evaluate("it => it.style.clipPath") == "inset(0px 75% 0px 0px)"
+
+
+def test_a_drawn_face_turns_by_its_factors(site, address, page):
+    page.goto(f"{address}01_faces.html")
+    assert page.locator(".turned").count() == 2
+    for style, turned in zip(("anime", "cartoon"), page.locator(".turned").all(), strict=True):
+        assert (site / "pictures" / f"factors-{style}.webp").stat().st_size < 150_000
+        turned.scroll_into_view_if_needed()
+        turned.locator("output:not(:empty)").wait_for()
+        hands, places = turned.locator("input").all(), (1, 2, 0)
+        for hand, place in zip(hands, places, strict=True):
+            hand.fill(str(place))
+        values = {hand.get_attribute("name"): json.loads(hand.get_attribute("data-values")) for hand in hands}
+        chosen = {name: values[name][place] for name, place in zip(values, places, strict=True)}
+        told = ", ".join(f"{name}={json.dumps(value)}" for name, value in chosen.items())
+        assert turned.locator("output").text_content() == f'draw_face("{style}", {told})'
+        shown = turned.locator("canvas").evaluate("it => it.toDataURL()").partition(",")[2]
+        face = np.asarray(Image.open(BytesIO(base64.b64decode(shown))).convert("RGB").resize((96, 96)), float)
+        faces = [dict(zip(values, row, strict=True)) for row in itertools.product(*values.values())]
+        assert min(faces, key=lambda factors: np.abs(draw_face(style, 96, **factors) - face).mean()) == chosen
+
+
+def test_the_plane_follows_sigma_and_the_pointer(site, address, page):
+    data = site / "data"
+    models = json.loads((data / "plane.json").read_text(encoding="utf-8"))["models"]
+    assert sum(path.stat().st_size for path in data.iterdir()) < 600_000
+    page.goto(f"{address}02_maths.html")
+    figure, seen = page.locator(".plane"), []
+    figure.scroll_into_view_if_needed()
+    for i, model in enumerate(models):
+        figure.locator("input").fill(str(i))
+        distortion = f"{model['distortion']:,.0f} nats".replace("-", "−")
+        figure.locator("[data-of=distortion] output", has_text=distortion).wait_for()
+        mosaic, face = (canvas.evaluate("it => it.toDataURL()") for canvas in figure.locator("canvas").all())
+        seen += [mosaic, face, figure.locator(".cloud").last.get_attribute("d")]
+    assert len(set(seen)) == 3 * len(models)
+    figure.locator("input").fill("3")
+    figure.locator("[data-of=rate] output", has_text=f"{models[3]['rate']:.1f} nats").wait_for()
+    face, field = figure.locator(".beside canvas"), figure.locator(".field")
+    faces = [face.evaluate("it => it.toDataURL()")]
+    for action in (
+        lambda: field.hover(position={"x": 12, "y": 12}),
+        lambda: field.hover(position={"x": 12, "y": 300}),
+        lambda: field.press("ArrowRight"),
+    ):
+        action()
+        faces.append(face.evaluate("it => it.toDataURL()"))
+    assert len(set(faces)) == 4
+
+
+def test_the_film_of_a_training_runs_with_its_curves(site, address, page):
+    film = json.loads((site / "data" / "training.json").read_text(encoding="utf-8"))
+    page.goto(f"{address}04_training.html")
+    figure = page.locator(".training")
+    figure.scroll_into_view_if_needed()
+    marks, faces = set(), set()
+    for i in range(len(film["steps"])):
+        figure.locator("input").fill(str(i))
+        figure.locator("output", has_text=re.compile(f"^{film['steps'][i]}$")).wait_for()
+        told = figure.locator(".told").all_text_contents()
+        expected = [f"held out {curve['held out'][i]:,} nats".replace("-", "−") for curve in film["curves"].values()]
+        assert told == expected
+        marks.add(figure.locator("circle").first.get_attribute("cx"))
+        faces.add(figure.locator("canvas").evaluate("it => it.toDataURL()"))
+    assert len(marks) == len(film["steps"])
+    assert len(faces) > len(film["steps"]) / 2  # the first ones are all grey
 
 
 # The explorer
