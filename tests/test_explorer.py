@@ -668,6 +668,17 @@ def test_a_bad_code_is_explained(explorer):
     assert explorer.code_field.value == code
 
 
+def test_what_a_browser_sends_back_is_no_move(explorer):
+    """It rounds what a slider was set to: -0.3 becomes -0.2999999999999998, which must not need an Undo of its own."""
+    explorer.randomize_button.click()
+    code, shown = explorer.code_field.value, explorer.picture.value
+    for slider in explorer.sliders:
+        slider.value = slider.min + round((slider.value - slider.min) / slider.step) * slider.step + 1e-12
+    assert (explorer.code_field.value, explorer.picture.value) == (code, shown)
+    explorer.undo_button.click()
+    assert not any(explorer.state.weights)
+
+
 # ---------------------------------------------------------------------------------------------- a face of your own
 
 

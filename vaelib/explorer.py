@@ -23,6 +23,7 @@ import ipywidgets as widgets
 import torch
 
 from vaelib.explorer_parts import (
+    SLIDER_STEP,
     AttributesPanel,
     AxisRow,
     MorphEnd,
@@ -319,8 +320,11 @@ class LatentExplorer:
             self._moving_sliders = before
 
     def _on_slider(self, change: dict) -> None:
-        self.state.move(self.sliders.index(change["owner"]), change["new"])
-        self._draw_soon()
+        index, weight = self.sliders.index(change["owner"]), change["new"]
+        # A browser sends back what a slider was set to, rounded to its steps: that is nobody's move.
+        if abs(weight - self.state.weights[index]) > 0.6 * SLIDER_STEP:
+            self.state.move(index, weight)
+            self._draw_soon()
 
     def _on_lock(self, change: dict) -> None:
         self.state.locked = {index for index, axis in enumerate(self.axis_rows) if axis.lock.value}
