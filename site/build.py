@@ -218,7 +218,9 @@ class Site:
 def _repository() -> str:
     """Where `make publish` says that the project lives on GitHub: "owner/name", or empty."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.search(r"^git clone https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?(?:\s|$)", readme, re.MULTILINE)
+    found = re.search(
+        r"^git clone (?:--depth 1 )?https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?(?:\s|$)", readme, re.MULTILINE
+    )
     return found[1] if found else ""
 
 

@@ -90,11 +90,7 @@ def _face_of_seed(state: ExplorerState, seed: int) -> str:
     if state.prior == "axes":
         state.randomize(torch.Generator().manual_seed(seed))
     else:
-        state.reset()
-        state.draw = Draw(state.prior, seed, state.spread)
-        weights, _ = state._taken_apart(state.draw)
-        weights = [round(weight, 1) for weight in weights.clamp(-3, 3).tolist()]
-        state.weights = weights + [0.0] * (len(state.names) - len(weights))
+        state.take(Draw(state.prior, seed, state.spread))
     return state.code
 
 

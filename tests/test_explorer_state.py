@@ -438,6 +438,14 @@ def test_a_code_holds_an_encoded_face_to_the_last_bit(bundle, attributes):
         other.restore(state.code[:40] + ("A" if state.code[40] != "A" else "B") + state.code[41:])
 
 
+def test_taking_a_draw_is_what_randomize_does(bundle):
+    one, other = (ExplorerState(bundle) for _ in range(2))
+    one.prior = "mixture" if "mixture" in bundle.priors else next(iter(bundle.priors))
+    one.randomize(seeded(3))
+    other.take(one.draw)
+    assert other.code == one.code
+
+
 def test_the_grid_of_an_encoded_latent():
     z = torch.tensor([[[0.0, 1 / 16], [-1.03, 100.0]]])
     latent = Encoded.of(z).latent((1, 2, 2))

@@ -434,3 +434,14 @@ def test_a_wrong_code_is_refused(code, said, explorer, site):
     explorer.wait_for_selector("#message.error")
     assert said in explorer.inner_text("#message")
     assert (face_on(explorer) == before).all()
+
+
+def test_the_pages_know_where_make_publish_put_the_project(tmp_path):
+    code = (
+        "import sys, pathlib; sys.path[:0] = ['site', 'notebooks']; import build, publish; "
+        "readme = publish.publish_page(pathlib.Path('README.md').read_text(), 'owner/faces.vae'); "
+        "build.ROOT = pathlib.Path(sys.argv[1]); (build.ROOT / 'README.md').write_text(readme); "
+        "print(build._repository())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "owner/faces.vae\n"

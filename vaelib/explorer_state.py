@@ -197,9 +197,13 @@ class ExplorerState(_Scene):
         """
         with inference(self.bundle.vae):
             z = self.bundle.vae.encode(picture[None]).mean[0]
+        self.take(Encoded.of(z))
+
+    def take(self, draw: Draw | Encoded) -> None:
+        """Go to a latent that was drawn or encoded: the sliders as near to it as they can be, attributes at 0."""
         self.remember()
-        self.draw = Encoded.of(z)
-        weights, _ = self._taken_apart(self.draw)
+        self.draw = draw
+        weights, _ = self._taken_apart(draw)
         self.weights = _rounded(weights) + [0.0] * (len(self.names) - len(weights))
 
     def step(self, speed: float = 1.0) -> None:
