@@ -102,8 +102,8 @@ def map_of_the_lessons(small: dict[str, Bundle], large: dict[str, Bundle], sharp
         4: [while_training(small[style], style) for style in STYLES],
         5: [torch.cat(row) for row in zip(*(originals_and_back(small[s].vae, s) for s in STYLES), strict=True)],
         6: [torch.cat([sample(large[style], prior, 3) for style in STYLES]) for prior in ("normal", "flow")],
-        7: [traversal_grid(large[style].vae, large[style].axes, rows=1) for style in STYLES],
-        8: [torch.cat([sample(bundle, "flow", 3) for bundle in bundles.values()]) for bundles in (large, sharp)],
+        7: [torch.cat([sample(bundle, "flow", 3) for bundle in bundles.values()]) for bundles in (large, sharp)],
+        8: [traversal_grid(large[style].vae, large[style].axes, rows=1) for style in STYLES],
     }.items():
         save(face_grid(torch.cat(rows), columns=len(rows[0])), f"lesson-0{number}")
     save(diagrams.reparameterisation(), "lesson-02")

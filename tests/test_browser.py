@@ -224,8 +224,8 @@ def test_the_explorer_in_a_browser(notebook, tmp_path, app):
         assert page.problems == []
 
 
-def test_lesson_07_in_jupyterlab(tmp_path):
-    notebook = tmp_path / "notebooks" / "07_explorer.ipynb"
+def test_lesson_08_in_jupyterlab(tmp_path):
+    notebook = tmp_path / "notebooks" / "08_explorer.ipynb"
     notebook.parent.mkdir()
     shutil.copy(ROOT / "notebooks" / notebook.name, notebook)
     with serve(notebook, tmp_path, "lab") as address, browser_page(1600, 1000) as page:
@@ -234,7 +234,7 @@ def test_lesson_07_in_jupyterlab(tmp_path):
         explorer = Explorer(page, tmp_path)
         far_away = explorer.after(lambda: explorer.drag("axis 1", share=0.1))
         assert far(explorer.after(lambda: explorer.press("Randomize")), far_away)
-        explorer.photograph("lesson-07")
+        explorer.photograph("lesson-08")
         assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
         assert page.problems == []
 

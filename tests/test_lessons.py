@@ -264,8 +264,8 @@ def latents(tiny_vae, faces) -> torch.Tensor:
     return vaelib.encode_faces(tiny_vae, faces).mean
 
 
-def test_lesson_07_principal_axes(latents):
-    lesson = inline("07_explorer", "X", "mean", "S", "directions", "sigma", latents={"drawn-anime": latents})
+def test_lesson_08_principal_axes(latents):
+    lesson = inline("08_explorer", "X", "mean", "S", "directions", "sigma", latents={"drawn-anime": latents})
     package, variances = vaelib.fit_pca(latents), lesson["sigma"].square()
     ours = lesson["directions"][:12].float()
     signs = (package.directions.flatten(1) * ours).sum(1, keepdim=True).sign()  # an axis has no front and no back
@@ -275,34 +275,34 @@ def test_lesson_07_principal_axes(latents):
     torch.testing.assert_close(package.explained, (variances / variances.sum())[:12].float())
 
 
-def test_lesson_07_point_on_the_axes(latents):
+def test_lesson_08_point_on_the_axes(latents):
     axes = vaelib.fit_pca(latents)
-    lesson = inline("07_explorer", "w", "point", axes=axes, mean=axes.mean.flatten())
+    lesson = inline("08_explorer", "w", "point", axes=axes, mean=axes.mean.flatten())
     torch.testing.assert_close(axes.latents(lesson["w"][None])[0].flatten(), lesson["point"])
 
 
-def test_lesson_07_named_axes(latents, faces):
-    lesson = inline("07_explorer", "columns", "x", "ones", "b", labels=faces.labels, X=latents.flatten(1).double())
+def test_lesson_08_named_axes(latents, faces):
+    lesson = inline("08_explorer", "columns", "x", "ones", "b", labels=faces.labels, X=latents.flatten(1).double())
     axes = vaelib.fit_attributes(latents, lesson["columns"]).pick(*lesson["columns"])
     torch.testing.assert_close(axes.offsets(torch.eye(4)).flatten(1), lesson["b"].float())
 
 
-def test_lesson_07_axes_at_right_angles(latents, faces):
+def test_lesson_08_axes_at_right_angles(latents, faces):
     axes = vaelib.fit_attributes(latents, faces.labels)
-    lesson = inline("07_explorer", "Q", attributes={"drawn-anime": axes})
+    lesson = inline("08_explorer", "Q", attributes={"drawn-anime": axes})
     package = axes.pick(*axes.names[:12]).orthogonal()
     torch.testing.assert_close(lesson["Q"].float(), package.directions.flatten(1))
 
 
-def test_lesson_07_arc():
+def test_lesson_08_arc():
     z_from, z_to, shares = torch.randn(5, 2, 2), 3 * torch.randn(5, 2, 2), torch.linspace(0, 1, 7)
-    arc = inline("07_explorer", "arc")["arc"]
+    arc = inline("08_explorer", "arc")["arc"]
     ours = torch.stack([arc(z_from, z_to, share) for share in shares])
     torch.testing.assert_close(ours, vaelib.interpolate(z_from, z_to, 7, spherical=True))
 
 
-def test_lesson_08_terms_beside_the_likelihood():
-    lesson = inline("08_sharper", "pyramid_nll", "feature_nll")
+def test_lesson_07_terms_beside_the_likelihood():
+    lesson = inline("07_sharper", "pyramid_nll", "feature_nll")
     x, x_hat = torch.rand(2, 4, 3, 64, 64, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(lesson["pyramid_nll"](x_hat, x), sharpening.pyramid_nll(x_hat, x).mean())
     maps = load_factor_net().maps
@@ -310,8 +310,8 @@ def test_lesson_08_terms_beside_the_likelihood():
     torch.testing.assert_close(lesson["feature_nll"](x_hat, x), package)
 
 
-def test_lesson_08_balance_of_the_discriminator(faces):
-    pulled = inline("08_sharper", "pulled")["pulled"]
+def test_lesson_07_balance_of_the_discriminator(faces):
+    pulled = inline("07_sharper", "pulled")["pulled"]
     run = sharpening.SharpeningRun(vaelib.VAE(base_channels=2, latent_channels=2), faces, vaelib.SharpenConfig())
     run.discriminator.eval()  # a spectral norm learns with each look
     shown, gradient = torch.randn(2, 4, 3, 64, 64, generator=torch.Generator().manual_seed(3))
@@ -323,7 +323,7 @@ def test_lesson_08_balance_of_the_discriminator(faces):
     assert (lesson - gradient).norm() / gradient.norm() == pytest.approx(share)
 
 
-def test_lesson_08_lets_vgg_look(faces):
+def test_lesson_07_lets_vgg_look(faces):
     """Its block of code, but with a VGG that has learned nothing, as the weights would have to be downloaded."""
     changes = {
         "vgg16(weights=weights)": "vgg16(weights=None)",
@@ -334,7 +334,7 @@ def test_lesson_08_lets_vgg_look(faces):
         'device="cuda"': 'device="cpu"',
     }
     namespace = {"vaelib": vaelib, "torch": torch, "sharpen": sharpening.sharpen, "faces": faces.select(range(8))}
-    exec(block("08_sharper", "vgg16", changes), namespace)
+    exec(block("07_sharper", "vgg16", changes), namespace)
     assert [tuple(seen.shape[1:]) for seen in namespace["maps"](faces.batch(range(1)))] == [
         (64, 64, 64),
         (128, 32, 32),
@@ -343,19 +343,19 @@ def test_lesson_08_lets_vgg_look(faces):
     assert len(namespace["run"].history) == 1
 
 
-def test_lesson_09_families_of_exact_copies(faces):
+def test_lesson_10_families_of_exact_copies(faces):
     images = faces.images[[0, 1, 2, 1, 3, 0, 0]]
-    assert same_groups(inline("09_appendix", "families")["families"](images), find_families(images, near=0))
+    assert same_groups(inline("10_appendix", "families")["families"](images), find_families(images, near=0))
 
 
-def test_lesson_09_near_copies(faces):
-    averages = inline("09_appendix", "block_averages")["block_averages"](faces.images)
+def test_lesson_10_near_copies(faces):
+    averages = inline("10_appendix", "block_averages")["block_averages"](faces.images)
     package = torch.from_numpy(block_averages(faces.images)).double().flatten(1)
     torch.testing.assert_close(averages, package, rtol=0, atol=1e-6)
     assert NEAR == 0.07  # the line that the lesson draws
 
 
-def test_lesson_09_trains_in_two_processes_from_a_notebook(tmp_path):
+def test_lesson_10_trains_in_two_processes_from_a_notebook(tmp_path):
     changes = {
         'load_faces("anime")': 'load_faces("drawn-anime", 32, 128)',
         "vaelib.VAE()": "vaelib.VAE(base_channels=2, latent_channels=4)",
@@ -363,7 +363,7 @@ def test_lesson_09_trains_in_two_processes_from_a_notebook(tmp_path):
         "    vaelib.train(": "    run = vaelib.train(",
         'folder="runs/anime")': 'folder="runs/anime")\n    open(f"rank-{run.accelerator.process_index}", "x")',
     }
-    code = block("09_appendix", "notebook_launcher", changes)
+    code = block("10_appendix", "notebook_launcher", changes)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
     assert sorted(path.name for path in tmp_path.glob("rank-*")) == ["rank-0", "rank-1"]

@@ -93,7 +93,7 @@ def test_each_picture_has_a_text_for_those_who_cannot_see_it(path):
 
 def test_a_page_of_a_lesson_holds_these_texts():
     """By nbconvert's classic template. Its default, lab, drops such texts (7.17), as does JupyterLab (4.6)."""
-    path = FOLDER / "07_explorer.ipynb"
+    path = FOLDER / "08_explorer.ipynb"
     page, _ = HTMLExporter(template_name="classic").from_filename(path)
     shown = [picture.get("alt") for picture in BeautifulSoup(page, "html.parser").find_all("img")]
     assert shown == [text for cell in code_cells(path) for text in alt_texts(cell)]

@@ -56,7 +56,7 @@ def run(colab: Path, folder: Path, *module: str) -> subprocess.CompletedProcess:
 
 
 def set_up_cell() -> str:
-    lesson = nbformat.read(ROOT / "notebooks" / "07_explorer.ipynb", as_version=4)
+    lesson = nbformat.read(ROOT / "notebooks" / "08_explorer.ipynb", as_version=4)
     return next(cell.source for cell in lesson.cells if cell.cell_type == "code")
 
 

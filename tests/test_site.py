@@ -197,7 +197,7 @@ def test_figures_follow_the_hand(site, address, page):
     while faces == before:
         page.wait_for_timeout(50)
         faces = page.locator(".noise canvas").last.evaluate("it => it.toDataURL()")
-    page.goto(f"{address}08_sharper.html")
+    page.goto(f"{address}07_sharper.html")
     page.locator(".curtain input").first.fill("0.25")
     assert page.locator(".curtain .upper").first.evaluate("it => it.style.clipPath") == "inset(0px 75% 0px 0px)"
 
