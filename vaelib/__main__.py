@@ -333,15 +333,16 @@ def _sharpen(options: argparse.Namespace) -> None:
     _plot_to_files()
     from vaelib.faces import load_faces
     from vaelib.pretrained import load_pretrained
-    from vaelib.sharpening import sharpen
+    from vaelib.sharpening import sharpen, split_for_sharpening
     from vaelib.training import find_device
 
     told = vars(options)
     config = SharpenConfig(**{field.name: told[field.name] for field in fields(SharpenConfig) if field.name in told})
     device = find_device(options.device) if options.device else None
     bundle = load_pretrained(options.bundle)
-    faces = load_faces(options.faces or bundle.card["faces"], bundle.image_size, options.count)
-    faces, test = faces.split()
+    faces, test = split_for_sharpening(
+        load_faces(options.faces or bundle.card["faces"], bundle.image_size, options.count)
+    )
     folder = options.folder or cache_folder("runs") / f"{expand(options.bundle).resolve().name}-sharp"
     print(f"{len(faces):,} {faces.name} faces to train on, {len(test):,} to test on\n{config}\nwriting to {folder}")
     run = sharpen(
