@@ -15,8 +15,19 @@ from vaelib.metrics import laplacian_pyramid, psnr
 from vaelib.model import VAE
 from vaelib.plots import decode
 from vaelib.pretrained import load_pretrained
+from vaelib.priors import NormalPrior
 from vaelib.recipes import SharpenConfig
-from vaelib.sharpening import PatchDiscriminator, SharpeningRun, feature_nll, pyramid_nll, sharpen
+from vaelib.sharpening import (
+    PatchDiscriminator,
+    ProjectedDiscriminator,
+    SharpeningRun,
+    augment,
+    feature_nll,
+    pyramid_nll,
+    sharpen,
+    split_for_sharpening,
+    unit_maps,
+)
 
 QUICK = SharpenConfig(epochs=2, batch_size=16, precision="float32", ema=0.0)
 
@@ -91,6 +102,59 @@ def test_one_number_of_the_discriminator_depends_on_a_patch_of_40_pixels():
     assert rows.max() - rows.min() + 1 == 40
 
 
+def test_unit_maps_weigh_every_place_alike(small):
+    maps = unit_maps(small.batch(slice(2)))
+    assert [tuple(seen.shape) for seen in maps] == [
+        (2, 16, 64, 64), (2, 24, 32, 32), (2, 40, 16, 16), (2, 80, 8, 8), (2, 112, 8, 8),
+    ]  # fmt: skip
+    for seen in maps:
+        lengths = seen.square().sum(1).sqrt()
+        assert (torch.isclose(lengths, torch.ones(1), atol=1e-4) | (lengths < 1e-4)).all()  # ReLU6 may leave nothing
+
+
+def test_augmenting_blanks_a_square_shifts_and_leaves_one_tint_a_picture():
+    torch.manual_seed(0)
+    x = torch.full((200, 3, 16, 24), 0.5)
+    x[:, 0] = 0.8
+    x = x.requires_grad_()
+    y = augment(x)
+    assert y.shape == x.shape
+    blank = (y == 0).all(1)
+    share = blank.float().mean((1, 2))
+    assert share.min() >= 1 / 16 and share.max() <= 1 / 4 + (
+        1 - 7 / 8 * 7 / 8
+    )  # a corner of the square; its border too
+    for picture, nothing in zip(y.detach(), blank, strict=True):
+        seen = picture[:, ~nothing]
+        torch.testing.assert_close(seen, seen[:, :1].expand_as(seen))
+    assert y.detach().flatten(1).std(0).min() > 0.05, "each picture by its own amounts"
+    y.sum().backward()
+    assert (x.grad[:, 0] != 0).any((1, 2)).all()
+
+
+def test_augmenting_shifts_by_whole_pixels():
+    torch.manual_seed(0)
+    x = torch.zeros(50, 3, 16, 16)
+    x[:, :, 8, 8] = 1
+    y = augment(x)
+    middles = y.mean((1, 2, 3), keepdim=True)
+    brightest = (y - middles).mean(1).flatten(1).argmax(1)
+    shifts = torch.stack([brightest // 16, brightest % 16], 1)[y.amax((1, 2, 3)) > 0.4] - 8
+    assert shifts.abs().max() == 2 and len(shifts.unique(dim=0)) > 8
+
+
+def test_the_projected_discriminator_learns_by_its_heads_alone(small):
+    torch.manual_seed(0)
+    projected = ProjectedDiscriminator()
+    x = small.batch(slice(3)).requires_grad_()
+    judged = projected(x)
+    assert judged.shape == (3, 16 * 16 + 8 * 8 + 8 * 8)
+    judged.mean().backward()
+    assert x.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in projected.eyes.parameters())
+    assert all(parameter.grad.abs().sum() > 0 for parameter in projected.heads.parameters())
+
+
 # ------------------------------------------------------------------------------------------------------- the run
 
 
@@ -144,13 +208,14 @@ def test_the_discriminator_pulls_as_hard_as_told(small, short_start):
     gradients = []
 
     class Spy(SharpeningRun):
-        def _pull(self, shown, gradient):
-            pull = super()._pull(shown, gradient)
-            gradients.append((gradient.norm().item(), pull.norm().item()))
+        def _pull(self, shown, gradient, count):
+            pull = super()._pull(shown, gradient, count)
+            gradients.append((gradient[:count].norm().item(), pull[:count].norm().item()))
+            assert pull[count:].norm() > 0 and not gradient[count:].any()  # the samples have no original to be like
             return pull
 
-    config = replace(QUICK, epochs=3, adversarial=2.5)
-    Spy(network(), small, config).resume()
+    config = replace(QUICK, epochs=3, adversarial=2.5, discriminator="patch")
+    Spy(network(), small, config, prior=NormalPrior((8, 1, 1))).resume()
     assert len(gradients) == 3 * 3 - 5
     for own, pull in gradients:
         assert pull == pytest.approx(2.5 * own, rel=1e-4)
@@ -176,6 +241,28 @@ def test_other_maps_can_take_the_networks_place(small):
 
     sharpen(network(), small, replace(QUICK, epochs=1, features=1.0, adversarial=0.0), maps=maps)
     assert seen == 2 * 3 * [(16, 3, 32, 32)]  # a batch and its reconstruction, in each of three steps
+
+
+def test_no_face_that_a_base_model_learned_from_tests_its_sharpening(session_cache):
+    few, many = (load_faces("drawn-anime", 32, count) for count in (40, 400))
+    train, test = split_for_sharpening(few)
+    assert (len(train), len(test)) == (40, 4)
+    learned = {face.tobytes() for face in many.images}
+    assert learned.issuperset(face.tobytes() for face in train.images)
+    assert learned.isdisjoint(face.tobytes() for face in test.images)
+
+
+def test_the_rate_and_distortion_of_a_run_are_those_of_the_faces_alone(small):
+    """Samples of a prior stand beside the reconstructions for the discriminators, in one batch of the decoder."""
+    config = replace(QUICK, epochs=1, batch_size=48, flip=False, discriminator="patch")
+    one, both = (sharpen(network(), small, config, prior=prior) for prior in (None, NormalPrior((8, 1, 1))))
+    assert one.history[0]["rate"] == both.history[0]["rate"]
+    assert one.history[0]["distortion"] == pytest.approx(both.history[0]["distortion"], rel=0.05)
+
+
+def test_an_unknown_discriminator():
+    with pytest.raises(ValueError, match="got discriminator='hinge', expected one of both, patch, projected"):
+        SharpenConfig(discriminator="hinge")
 
 
 @pytest.mark.parametrize("name", ["pyramid", "features", "adversarial"])

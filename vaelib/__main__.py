@@ -335,14 +335,15 @@ def _sharpen(options: argparse.Namespace) -> None:
     from vaelib.devices import default_device, describe_device, find_device
     from vaelib.faces import load_faces
     from vaelib.pretrained import load_pretrained
-    from vaelib.sharpening import sharpen
+    from vaelib.sharpening import sharpen, split_for_sharpening
 
     told = vars(options)
     config = SharpenConfig(**{field.name: told[field.name] for field in fields(SharpenConfig) if field.name in told})
     device = find_device(options.device) if options.device else None
     bundle = load_pretrained(options.bundle)
-    faces = load_faces(options.faces or bundle.card["faces"], bundle.image_size, options.count)
-    faces, test = faces.split()
+    faces, test = split_for_sharpening(
+        load_faces(options.faces or bundle.card["faces"], bundle.image_size, options.count)
+    )
     folder = options.folder or cache_folder("runs") / f"{expand(options.bundle).resolve().name}-sharp"
     print(f"{len(faces):,} {faces.name} faces to train on, {len(test):,} to test on\n{config}")
     print(f"on {describe_device(device or default_device())}, writing to {folder}")

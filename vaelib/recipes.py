@@ -82,6 +82,9 @@ class TrainConfig:
         return self.beta * min(1, epoch / (self.warmup + 1))
 
 
+DISCRIMINATORS = ("patch", "projected", "both")
+
+
 @dataclass(frozen=True)
 class SharpenConfig(TrainConfig):
     """How to sharpen: a `TrainConfig` with other defaults, and three weights; 0 leaves a term out.
@@ -102,11 +105,16 @@ class SharpenConfig(TrainConfig):
     pyramid: float = 0.0
     features: float = 0.0
     adversarial: float = 0.7
+    discriminator: str = "both"
+    augment: bool = True
 
     def __post_init__(self):
         super().__post_init__()
         if not self.judge_rate > 0:
             raise ValueError(f"got judge_rate={self.judge_rate}, expected a positive number")
+        if self.discriminator not in DISCRIMINATORS:
+            expected = ", ".join(sorted(DISCRIMINATORS))
+            raise ValueError(f"got discriminator={self.discriminator!r}, expected one of {expected}")
         for name in ("pyramid", "features", "adversarial"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"got {name}={getattr(self, name)}, expected a weight of 0 or more")

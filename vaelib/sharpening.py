@@ -10,23 +10,28 @@ their axes.
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import normalize, pad, relu
 from torch.nn.utils.parametrizations import spectral_norm
 
 from vaelib.checkpoints import optimizer_state, part_of, set_optimizer_state
+from vaelib.drawn import draw_faces
 from vaelib.faces import Faces
-from vaelib.features import load_factor_net
+from vaelib.imagenet import SIDE, load_lite, resized
 from vaelib.losses import kl_divergence, optimal_gaussian_nll
 from vaelib.metrics import laplacian_pyramid
+from vaelib.priors import FlowPrior
 from vaelib.recipes import SharpenConfig
 from vaelib.training import TrainingRun, seeded, start
 
+TEST_SEED = 6  # of drawn faces that no model is trained on
 HEAD_START = 100  # steps in which the discriminator learns before anyone listens to it
 
 
@@ -58,6 +63,40 @@ def feature_nll(maps_hat: Sequence[Tensor], maps: Sequence[Tensor], pixel_values
     return pixel_values * torch.stack(nats).mean(0)
 
 
+def unit_maps(x: Tensor) -> list[Tensor]:
+    """What EfficientNet-Lite0 sees in pictures (B, 3, H, W) in [0, 1] enlarged to 128×128: of each of its first five
+    stages, the channels at every place as a vector of length 1, as LPIPS compares them (Zhang et al. 2018)."""
+    return [normalize(seen, dim=1) for seen in load_lite("lite0").maps(resized(x, SIDE))]
+
+
+def augment(x: Tensor) -> Tensor:
+    """Each picture (B, 3, H, W) brighter or darker, greyer or more colourful, shifted by up to an eighth, and with a
+    square of half its side blank; gradients pass. A discriminator that sees real and decoded pictures only so cannot
+    learn the training faces by heart (DiffAugment; Zhao et al. 2020)."""
+    count, _, height, width = x.shape
+
+    def amount(low: float, high: float) -> Tensor:
+        return torch.empty(count, 1, 1, 1, device=x.device).uniform_(low, high)
+
+    x = x + amount(-0.25, 0.25)
+    grey = x.mean(1, keepdim=True)
+    x = grey + amount(0, 2) * (x - grey)
+    middle = x.mean((1, 2, 3), keepdim=True)
+    x = middle + amount(0.5, 1.5) * (x - middle)
+    rows, columns = (torch.arange(side, device=x.device) for side in (height, width))
+    down, right = (amount(-0.125, 0.125).mul(side).round().long().flatten() for side in (height, width))
+    wide = pad(x, (width // 8, width // 8, height // 8, height // 8))
+    down, right = down[:, None] + height // 8 + rows, right[:, None] + width // 8 + columns
+    picture = torch.arange(count, device=x.device)[:, None, None]
+    x = wide.permute(0, 2, 3, 1)[picture, down[:, :, None], right[:, None]].permute(0, 3, 1, 2)
+    top, left = (amount(0, 1).view(count, 1) for _ in range(2))
+    blank = [
+        ((place + 0.5) / side - middle).abs() < 0.25
+        for place, side, middle in ((rows, height, top), (columns, width, left))
+    ]
+    return x * ~(blank[0][:, None, :, None] & blank[1][:, None, None])
+
+
 class PatchDiscriminator(nn.Sequential):
     """Pictures (B, 3, H, W) in [0, 1] -> a number for each patch of 40×40 pixels, (B, 1, H/8, W/8): high looks real.
 
@@ -78,6 +117,42 @@ class PatchDiscriminator(nn.Sequential):
         return super().forward(2 * x - 1)
 
 
+class ProjectedDiscriminator(nn.Module):
+    """Pictures (B, 3, H, W) in [0, 1] -> numbers (B, N), high looks real, by what EfficientNet-Lite0 sees in them.
+
+    That network stays as it is; small heads on its third, fourth and fifth stage learn to judge. Pictures are enlarged
+    to 128×128, twice as large where they have 64. Source: Sauer et al. 2021.
+    """
+
+    STAGES: ClassVar = {2: 40, 3: 80, 4: 112}  # which, and their channels
+
+    def __init__(self, width: int = 64):
+        super().__init__()
+        self.eyes = copy.deepcopy(load_lite("lite0"))
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                spectral_norm(nn.Conv2d(channels, width, 1)),
+                nn.LeakyReLU(0.2),
+                spectral_norm(nn.Conv2d(width, width, 3, padding=1)),
+                nn.LeakyReLU(0.2),
+                spectral_norm(nn.Conv2d(width, 1, 1)),
+            )
+            for channels in self.STAGES.values()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.eyes.maps(resized(x, SIDE))
+        told = [head(maps[stage]).flatten(1) for stage, head in zip(self.STAGES, self.heads, strict=True)]
+        return torch.cat(told, 1)
+
+
+DISCRIMINATORS = {
+    "patch": [PatchDiscriminator],
+    "projected": [ProjectedDiscriminator],
+    "both": [PatchDiscriminator, ProjectedDiscriminator],
+}
+
+
 @dataclass
 class SharpeningRun(TrainingRun):
     """A decoder in training against a discriminator: else a `TrainingRun`, with `resume()` and checkpoints.
@@ -88,6 +163,7 @@ class SharpeningRun(TrainingRun):
     """
 
     maps: Callable[[Tensor], Sequence[Tensor]] | None = None
+    prior: FlowPrior | None = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -95,17 +171,15 @@ class SharpeningRun(TrainingRun):
             raise ValueError(f"got {self.processes} processes, expected one: a decoder is sharpened on one device")
         self.optimizer = _adam(self.vae.decoder, self.config.learning_rate)
         with seeded(self.config.seed):
-            self.discriminator = PatchDiscriminator()
-        self.judging = _adam(self.discriminator, self.config.judge_rate)
+            self.discriminators = nn.ModuleList(kind() for kind in DISCRIMINATORS[self.config.discriminator])
+        self.judging = _adam(self.discriminators, self.config.judge_rate)
         self.decoder = torch.compile(self.vae.decoder) if self.config.compile else self.vae.decoder
-        self.factor_net = copy.deepcopy(load_factor_net())
-        self.maps = self.maps or self.factor_net.maps
+        self.maps = self.maps or unit_maps
         self.told_apart: list[Tensor] = []
 
     def _move(self, device: torch.device, layout: torch.memory_format) -> None:
         super()._move(device, layout)
-        self.discriminator.to(device, memory_format=layout)
-        self.factor_net.to(device)
+        self.discriminators.to(device, memory_format=layout)
 
     def _train_epoch(self, *args) -> dict[str, float]:
         self.told_apart.clear()
@@ -117,14 +191,16 @@ class SharpeningRun(TrainingRun):
         with torch.no_grad():
             posterior = self.vae.encode(x)
             z = posterior.sample()
+            if self.prior and self.config.adversarial:
+                z = torch.cat([z, self.prior.sample(len(x)).to(z)])  # faces of nobody, for the discriminators alone
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             logits = self.decoder(z)
         # The gradients meet at the picture, where they are compared, and go on through the decoder as one.
         shown = logits.detach().float().requires_grad_()
-        distortion = optimal_gaussian_nll(shown, x).mean()
-        (gradient,) = torch.autograd.grad(distortion + self._extra_terms(shown.sigmoid(), x), shown)
+        distortion = optimal_gaussian_nll(shown[: len(x)], x).mean()
+        (gradient,) = torch.autograd.grad(distortion + self._extra_terms(shown[: len(x)].sigmoid(), x), shown)
         if self.config.adversarial and self._judged() >= HEAD_START:
-            gradient = gradient + self._pull(shown, gradient)
+            gradient = gradient + self._pull(shown, gradient, len(x))
         self.optimizer.zero_grad()
         logits.backward(gradient.to(logits.dtype))
         self._update()
@@ -142,30 +218,38 @@ class SharpeningRun(TrainingRun):
             total = total + self.config.features * feature_nll(self.maps(x_hat), maps, x[0].numel()).mean()
         return total
 
-    def _pull(self, shown: Tensor, gradient: Tensor) -> Tensor:
-        """The gradient towards what the discriminator takes for real, scaled by that of all other terms."""
-        (pull,) = torch.autograd.grad(-self.discriminator(shown.sigmoid()).mean(), shown)
-        return self.config.adversarial * gradient.norm() / pull.norm().clamp(min=1e-12) * pull
+    def _pull(self, shown: Tensor, gradient: Tensor, count: int) -> Tensor:
+        """The gradient towards what the discriminators take for real; at the `count` reconstructions each one's is
+        scaled by that of all other terms, and at the samples as much."""
+        total = torch.zeros_like(shown)
+        for discriminator in self.discriminators:
+            (pull,) = torch.autograd.grad(-discriminator(self._seen(shown.sigmoid())).mean(), shown)
+            total += gradient[:count].norm() / pull[:count].norm().clamp(min=1e-12) * pull
+        return self.config.adversarial / len(self.discriminators) * total
+
+    def _seen(self, x: Tensor) -> Tensor:
+        return augment(x) if self.config.augment else x
 
     def _judged(self) -> int:
-        """How many steps the discriminator has made."""
+        """How many steps the discriminators have made."""
         return max((int(moments["step"]) for moments in self.judging.state.values()), default=0)
 
     def _judge(self, x: Tensor, x_hat: Tensor) -> None:
-        """One step of the discriminator: hinge loss, real above 1, decoded below -1 (Lim & Ye 2017)."""
-        real, decoded = self.discriminator(x), self.discriminator(x_hat)
+        """One step of each discriminator: hinge loss, real above 1, decoded below -1 (Lim & Ye 2017)."""
         self.judging.zero_grad()
-        (relu(1 - real).mean() + relu(1 + decoded).mean()).backward()
+        for discriminator in self.discriminators:
+            real, decoded = discriminator(self._seen(x)), discriminator(self._seen(x_hat))
+            (relu(1 - real).mean() + relu(1 + decoded).mean()).backward()
+            self.told_apart.append(((real > 0).float().mean() + (decoded < 0).float().mean()).detach() / 2)
         self.judging.step()
-        self.told_apart.append(((real > 0).float().mean() + (decoded < 0).float().mean()).detach() / 2)
 
     def _state(self) -> dict[str, Tensor]:
         state = super()._state() | optimizer_state(self.judging, "judging.")
-        return state | {f"discriminator.{name}": value for name, value in self.discriminator.state_dict().items()}
+        return state | {f"discriminators.{name}": value for name, value in self.discriminators.state_dict().items()}
 
     def _set_state(self, state: dict[str, Tensor]) -> None:
         super()._set_state(state)
-        self.discriminator.load_state_dict(part_of(state, "discriminator."))
+        self.discriminators.load_state_dict(part_of(state, "discriminators."))
         set_optimizer_state(self.judging, part_of(state, "judging."))
 
 
@@ -174,6 +258,7 @@ def sharpen(
     faces: Faces,
     config: SharpenConfig | None = None,
     *,
+    prior: FlowPrior | None = None,
     maps: Callable[[Tensor], Sequence[Tensor]] | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
@@ -186,10 +271,24 @@ def sharpen(
     Source of the discriminator's weight: Esser, Rombach & Ommer 2021, who compare gradients at the last layer.
     """
     folder = Path(folder) if folder else None
-    run = SharpeningRun(vae, faces, config or SharpenConfig(), folder=folder, maps=maps, **options)
+    run = SharpeningRun(vae, faces, config or SharpenConfig(), folder=folder, prior=prior, maps=maps, **options)
     return start(run, resume)
+
+
+def split_for_sharpening(faces: Faces) -> tuple[Faces, Faces]:
+    """(train, test), no test face one that a base model was trained on, however many faces that run had.
+
+    Prepared faces are split as for the base. A split of more or fewer drawn faces is another one, so the test faces are
+    drawn with a seed of their own.
+    """
+    if faces.origin != "drawn":
+        return faces.split()
+    style, count = faces.name.removeprefix("drawn-"), min(1000, max(1, len(faces) // 10))
+    images, labels = draw_faces(style, count, faces.images.shape[1], seed=TEST_SEED)
+    return faces, replace(faces, images=images, labels=labels, families=np.arange(count))
 
 
 def _adam(network: nn.Module, learning_rate: float) -> torch.optim.Adam:
     # A short memory of gradients, as usual where two networks train against each other.
-    return torch.optim.Adam(network.parameters(), learning_rate, betas=(0.5, 0.9), fused=True)
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return torch.optim.Adam(parameters, learning_rate, betas=(0.5, 0.9), fused=True)
