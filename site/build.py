@@ -119,7 +119,7 @@ class Site:
         for page in others:
             self.write("lesson.html.j2", page, **shared, previous=None, next=None)
         start = Page("index.html", "README.md", "vaelib", picture=self.preview())
-        start.promise = "Learn variational auto-encoders by making anime and cartoon faces."
+        start.promise = "Learn variational autoencoders by making anime and cartoon faces."
         self.write("start.html.j2", start, **shared, films=[model for model in self.models if "film" in model])
         explorer = Page("explorer.html", "README.md", "Explorer", picture=start.picture)
         explorer.promise = "Drag a slider and the face follows: the decoder of a VAE, running in your browser."

@@ -1,4 +1,4 @@
-"""Learn variational auto-encoders by making anime and cartoon faces.
+"""Learn variational autoencoders by making anime and cartoon faces.
 
 Every public name is imported on first use, so `import vaelib` costs next to nothing.
 """

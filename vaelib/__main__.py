@@ -348,7 +348,15 @@ def _sharpen(options: argparse.Namespace) -> None:
     print(f"{len(faces):,} {faces.name} faces to train on, {len(test):,} to test on\n{config}")
     print(f"on {describe_device(device or default_device())}, writing to {folder}")
     run = sharpen(
-        bundle.vae, faces, config, test=test, folder=folder, resume=options.resume, on_epoch=_write_look, device=device
+        bundle.vae,
+        faces,
+        config,
+        prior=bundle.priors.get("flow"),
+        test=test,
+        folder=folder,
+        resume=options.resume,
+        on_epoch=_write_look,
+        device=device,
     )
     with _training_is_done():
         scores = _scores(run)
