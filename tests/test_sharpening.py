@@ -6,7 +6,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vaelib import sharpening
 from vaelib.checkpoints import CHECKPOINT
 from vaelib.faces import Faces, load_faces
 from vaelib.features import load_factor_net
@@ -186,14 +185,8 @@ def test_the_gradient_is_that_of_the_whole_loss(small):
         assert (found - expected.grad).norm() < 1e-3 * expected.grad.norm()
 
 
-@pytest.fixture
-def short_start(monkeypatch):
-    """The discriminator is listened to after 5 steps."""
-    monkeypatch.setattr(sharpening, "HEAD_START", 5)
-
-
-def test_a_stopped_run_goes_on_as_if_it_had_not_been(small, short_start, tmp_path):
-    config = replace(QUICK, epochs=5, ema=0.9)
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(small, tmp_path):
+    config = replace(QUICK, epochs=5, ema=0.9, head_start=5)
     through, broken = network(), network()
     told = sharpen(through, small, config).history[-1]["told_apart"]
     sharpen(broken, small, replace(config, epochs=3), folder=tmp_path)
@@ -203,7 +196,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(small, short_start, tmp_pat
     assert any(name.startswith("judging.") for name in load_file(tmp_path / CHECKPOINT))
 
 
-def test_the_discriminator_pulls_as_hard_as_told(small, short_start):
+def test_the_discriminator_pulls_as_hard_as_told(small):
     """At the picture its gradient has `adversarial` times the norm of the others', whatever its own scale."""
     gradients = []
 
@@ -214,7 +207,7 @@ def test_the_discriminator_pulls_as_hard_as_told(small, short_start):
             assert pull[count:].norm() > 0 and not gradient[count:].any()  # the samples have no original to be like
             return pull
 
-    config = replace(QUICK, epochs=3, adversarial=2.5, discriminator="patch")
+    config = replace(QUICK, epochs=3, adversarial=2.5, discriminator="patch", head_start=5)
     Spy(network(), small, config, prior=NormalPrior((8, 1, 1))).resume()
     assert len(gradients) == 3 * 3 - 5
     for own, pull in gradients:

@@ -92,7 +92,8 @@ class SharpenConfig(TrainConfig):
     To the likelihood of the pixels come `pyramid` times that of a Laplacian pyramid and `features` times that of what a
     network sees (`pyramid_nll` and `feature_nll` in `vaelib.sharpening`). `adversarial` says how hard a discriminator
     pulls at each picture: its gradient is scaled to that multiple of all the others', in every step. `judge_rate` is
-    the discriminator's learning rate, well above the decoder's, so that it stays ahead (Heusel et al. 2017).
+    the discriminator's learning rate, well above the decoder's, so that it stays ahead (Heusel et al. 2017); it learns
+    alone in the first `head_start` steps.
     """
 
     epochs: int = 6
@@ -107,6 +108,7 @@ class SharpenConfig(TrainConfig):
     adversarial: float = 0.7
     discriminator: str = "both"
     augment: bool = True
+    head_start: int = 100
 
     def __post_init__(self):
         super().__post_init__()

@@ -32,7 +32,6 @@ from vaelib.recipes import SharpenConfig
 from vaelib.training import TrainingRun, seeded, start
 
 TEST_SEED = 6  # of drawn faces that no model is trained on
-HEAD_START = 100  # steps in which the discriminator learns before anyone listens to it
 
 
 def pyramid_nll(x_hat: Tensor, x: Tensor) -> Tensor:
@@ -199,7 +198,7 @@ class SharpeningRun(TrainingRun):
         shown = logits.detach().float().requires_grad_()
         distortion = optimal_gaussian_nll(shown[: len(x)], x).mean()
         (gradient,) = torch.autograd.grad(distortion + self._extra_terms(shown[: len(x)].sigmoid(), x), shown)
-        if self.config.adversarial and self._judged() >= HEAD_START:
+        if self.config.adversarial and self._judged() >= self.config.head_start:
             gradient = gradient + self._pull(shown, gradient, len(x))
         self.optimizer.zero_grad()
         logits.backward(gradient.to(logits.dtype))
