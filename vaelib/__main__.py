@@ -55,6 +55,7 @@ SHARPEN_HELP = {
     "pyramid": "weight of a Laplacian pyramid's likelihood",
     "features": "weight of the likelihood of what a network sees",
     "adversarial": "how hard a discriminator pulls, as a multiple of all else",
+    "discriminator": "what it looks at: patch, projected (features of them), or both",
     "judge_rate": "the discriminator's step size",
 }
 MOST_SETTINGS = 100_000  # bytes of a file of settings
@@ -153,8 +154,8 @@ def _parser() -> argparse.ArgumentParser:
     sharpen.add_argument("--device", help="cpu, cuda, mps (default: a CUDA GPU, else the CPU)")
     sharpen.add_argument("--resume", action="store_true", help="go on with the run in that folder")
     for name, default in vars(SharpenConfig()).items():
-        if name in ("epochs", "batch_size", "learning_rate", "ema", "seed", *SHARPEN_HELP):
-            text = f"{(CONFIG_HELP | SHARPEN_HELP)[name]} (default: {default:g})"
+        if name in ("epochs", "batch_size", "learning_rate", "muon_rate", "ema", "seed", *SHARPEN_HELP):
+            text = f"{(CONFIG_HELP | SHARPEN_HELP)[name]} (default: {default})"
             sharpen.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help=text)
     sharpen.set_defaults(run=_sharpen)
 

@@ -49,9 +49,11 @@ class Conv(nn.Conv2d):
     """A convolution to ceil(side / stride) pixels a side: what has to be added is split, the odd row at the end."""
 
     def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1):
-        super().__init__(c_in, c_out, kernel, stride, groups=groups)
+        super().__init__(c_in, c_out, kernel, stride, padding=(kernel - 1) // 2 if stride == 1 else 0, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.stride == (1, 1):
+            return super().forward(x)
         return super().forward(pad(x, (*self._border(x.shape[3]), *self._border(x.shape[2]))))
 
     def _border(self, side: int) -> tuple[int, int]:
@@ -136,7 +138,7 @@ def load_lite(name: str) -> LiteNet:
         net.load_state_dict(read_tensors(path))
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise ValueError(f"the weights in {path} are damaged ({error}): install vaelib again") from error
-    return net.eval().requires_grad_(False)
+    return net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 # ------------------------------------------------------------------------------------------ converted once

@@ -98,7 +98,10 @@ class SharpenConfig(TrainConfig):
 
     epochs: int = 6
     batch_size: int = 32
+    optimizer: str = "muon"
     learning_rate: float = 3e-4
+    muon_rate: float = 2e-3
+    schedule: str = "wsd"
     judge_rate: float = 2e-3
     likelihood: str = "optimal-gaussian"
     beta: float = 1.0

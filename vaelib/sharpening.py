@@ -29,7 +29,7 @@ from vaelib.losses import kl_divergence, optimal_gaussian_nll
 from vaelib.metrics import laplacian_pyramid
 from vaelib.priors import FlowPrior
 from vaelib.recipes import SharpenConfig
-from vaelib.training import TrainingRun, seeded, start
+from vaelib.training import TrainingRun, make_optimizer, seeded, start
 
 TEST_SEED = 6  # of drawn faces that no model is trained on
 
@@ -168,10 +168,12 @@ class SharpeningRun(TrainingRun):
         super().__post_init__()
         if self.processes > 1:
             raise ValueError(f"got {self.processes} processes, expected one: a decoder is sharpened on one device")
-        self.optimizer = _adam(self.vae.decoder, self.config.learning_rate)
+        self.optimizer = make_optimizer(self.vae.decoder, self.config)
         with seeded(self.config.seed):
             self.discriminators = nn.ModuleList(kind() for kind in DISCRIMINATORS[self.config.discriminator])
-        self.judging = _adam(self.discriminators, self.config.judge_rate)
+        learning = [weight for weight in self.discriminators.parameters() if weight.requires_grad]
+        # A short memory of gradients, as usual where two networks train against each other.
+        self.judging = torch.optim.Adam(learning, self.config.judge_rate, betas=(0.5, 0.9), fused=True)
         self.decoder = torch.compile(self.vae.decoder) if self.config.compile else self.vae.decoder
         self.maps = self.maps or unit_maps
         self.told_apart: list[Tensor] = []
@@ -285,9 +287,3 @@ def split_for_sharpening(faces: Faces) -> tuple[Faces, Faces]:
     style, count = faces.name.removeprefix("drawn-"), min(1000, max(1, len(faces) // 10))
     images, labels = draw_faces(style, count, faces.images.shape[1], seed=TEST_SEED)
     return faces, replace(faces, images=images, labels=labels, families=np.arange(count))
-
-
-def _adam(network: nn.Module, learning_rate: float) -> torch.optim.Adam:
-    # A short memory of gradients, as usual where two networks train against each other.
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return torch.optim.Adam(parameters, learning_rate, betas=(0.5, 0.9), fused=True)

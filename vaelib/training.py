@@ -88,7 +88,7 @@ class TrainingRun:
         self.processes = self.accelerator.num_processes
         self.device = find_device(self.device or default_device(self.accelerator.device))
         self._check_input()
-        self.optimizer = _optimizer(self.vae, self.config)
+        self.optimizer = make_optimizer(self.vae, self.config)
         self.dtype = compute_dtype(self.config.precision, self.device)
         self.loss_terms = torch.compile(loss_terms) if self.config.compile else loss_terms
         self.average = AveragedModel(self.vae, use_buffers=True) if self.config.ema else None
@@ -416,7 +416,7 @@ def _batches(count: int, batch_size: int, device: torch.device | str = "cpu") ->
     return list(batches[:-1] if len(batches) > 1 and len(batches[-1]) < batch_size else batches)
 
 
-def _optimizer(vae: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(vae: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """The config's optimiser; each parameter group keeps its highest rate as "initial_lr", as torch's schedules do."""
     if config.optimizer == "muon":
         optimizer = Muon(vae, config.muon_rate, config.learning_rate)
