@@ -84,6 +84,27 @@ def reparameterisation(axes: Axes | None = None) -> Figure:
     return axes.figure
 
 
+def two_gradients(axes: Axes | None = None) -> Figure:
+    """How a discriminator's gradient joins the likelihood's: scaled where both reach the picture, and back as one."""
+    axes = _canvas(axes, 12, 3.8)
+    _circle(axes, 0.7, 1.8, "$z$", GREEN)
+    _trapezoid(axes, (1.9, 1.8), (3.7, 1.8), 1.3, 1.9, "decoder", ORANGE)
+    _box(axes, 5.6, 1.8, "picture $\hat{x}$", GREY, width=1.7)
+    _box(axes, 10, 3.0, "likelihood: is it $x$?", BLUE, width=3.1)
+    _box(axes, 10, 0.6, "discriminator: a face?", BLUE, width=3.1)
+    for start, end in ((1.1, 1.9), (1.9, 1.9)), ((3.7, 1.9), (4.75, 1.9)):
+        _arrow(axes, start, end)
+    _arrow(axes, (4.75, 1.65), (3.7, 1.65), RED, dashed=True)
+    axes.text(4.25, 1.35, "$g$", ha="center", va="center", color=RED, fontsize=12)
+    for y, text in (3.0, r"$g_\mathrm{pix}$"), (0.6, r"$g_\mathrm{adv}$, made $s$ times as long as $g_\mathrm{pix}$"):
+        side = 1 if y > 1.8 else -1
+        _arrow(axes, (6.45, 1.8 + 0.12 * side), (8.45, y))
+        _arrow(axes, (8.45, y - 0.22 * side), (6.45, 1.8 - 0.02 * side), RED, dashed=True)
+        axes.text(8.3, y - 0.62 * side, text, ha="left", va="center", color=RED, fontsize=11)
+    axes.text(0, 0.1, "dashed: the gradients' way back", color=RED, fontsize=10, va="center")
+    return axes.figure
+
+
 @torch.no_grad()
 def shapes(vae: VAE, size: int, axes: Axes | None = None) -> Figure:
     """The tensors on the way of one picture of `size` pixels through `vae`: as tall as they are, as thick as channels.
