@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 from vaelib import features
 from vaelib.drawn import FACTORS, draw_faces
 from vaelib.faces import to_float
-from vaelib.features import FEATURES, WEIGHTS, FactorNet, face_features, score, train_features
+from vaelib.features import FEATURES, WEIGHTS, FactorNet, face_features, read_labels, score, train_features
 
 
 @pytest.fixture
@@ -101,3 +101,22 @@ def test_damaged_weights(tmp_path, monkeypatch, fresh_load, damage, x):
     monkeypatch.setattr(features, "WEIGHTS", tmp_path)
     with pytest.raises(ValueError, match=f"the weights in {tmp_path} are damaged"):
         face_features(x)
+
+
+@pytest.mark.parametrize("style", FACTORS)
+def test_labels_are_read_in_the_form_in_which_faces_are_drawn(style):
+    images, labels = draw_faces(style, 100, 64, seed=8)
+    read = read_labels(to_float(torch.from_numpy(images)), style)
+    assert list(read) == list(labels)
+    for name, values in labels.items():
+        assert read[name].shape == values.shape and read[name].dtype.kind == values.dtype.kind
+    assert (read["hair"] == labels["hair"]).mean() > 0.9
+    tilts = FACTORS[style]["tilt"]
+    assert np.abs(read["tilt"] - labels["tilt"]).mean() < 0.1 * (tilts.high - tilts.low)
+    turns = np.abs(read["eye_hue"] - labels["eye_hue"])
+    assert np.minimum(turns, 1 - turns).mean() < 0.15  # a quarter, by chance
+
+
+def test_labels_of_an_unknown_style():
+    with pytest.raises(ValueError, match="style='manga' is not one of anime, cartoon"):
+        read_labels(torch.rand(1, 3, 64, 64), "manga")

@@ -15,6 +15,7 @@ from vaelib.faces import Faces
 from vaelib.latents import encode_faces, fit_attributes, fit_pca
 from vaelib.model import DenseVAE
 from vaelib.pretrained import Bundle, load_pretrained, make_bundle, shipped
+from vaelib.priors import FlowPrior
 
 NO_PICKLE = {".safetensors", ".json", ".md"}
 
@@ -176,6 +177,28 @@ def test_fitted_priors_travel_with_the_bundle(tmp_path, tiny_vae, faces):
         mine, theirs = (kind.sample(4, torch.Generator().manual_seed(1)) for kind in (prior, loaded.priors[name]))
         torch.testing.assert_close(theirs, mine, atol=0.01, rtol=0.01)  # kept in float16
         assert bundle.vae.decode(mine).shape == (4, 3, 64, 64)
+
+
+def test_its_flow_can_be_asked_for_the_faces_labels(tmp_path, tiny_vae, faces):
+    loaded = load_pretrained(make_bundle(tiny_vae, faces, {}, flow_steps=3).save(tmp_path))
+    flow = loaded.priors["flow"]
+    assert list(flow.questions.factors) == list(faces.labels)
+    z = flow.sample(4, torch.Generator().manual_seed(1), {"hair": "twintails", "smile": 0.5}, guidance=2.0)
+    assert loaded.vae.decode(z).shape == (4, 3, 64, 64)
+    with pytest.raises(ValueError, match="hair='pigtails' is not one of bob, buns, long"):
+        flow.sample(1, asked={"hair": "pigtails"})
+
+
+def test_without_labels_it_can_be_asked_for_measured_colours(tmp_path, tiny_vae, faces):
+    unlabelled = Faces(faces.images)
+    flow = make_bundle(tiny_vae, unlabelled, {}, flow_steps=3).priors["flow"]
+    assert list(flow.questions.factors) == ["hair lightness", "hair warmth", "skin lightness", "skin warmth"]
+
+
+def test_bundles_whose_flow_can_not_be_asked_still_open(tmp_path, tiny_vae, faces):
+    alike = Faces(np.full((12, 64, 64, 3), 128, np.uint8))
+    bundle = make_bundle(tiny_vae, alike, {}, flow_steps=3)
+    assert type(load_pretrained(bundle.save(tmp_path)).priors["flow"]) is FlowPrior
 
 
 @pytest.mark.parametrize("file", [f"{name}.safetensors" for name in ("model", "axes", "attributes", "priors")])

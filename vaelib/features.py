@@ -93,6 +93,29 @@ def face_features(pictures: Tensor, batch_size: int = 256) -> Tensor:
         return torch.cat([net(_resized(x.cpu().float())) for x in pictures.split(batch_size)])
 
 
+def read_labels(pictures: Tensor, style: str) -> dict[str, np.ndarray]:
+    """What the network that ships takes for the factors of pictures, in the form of the labels of `draw_faces`.
+
+    `pictures` is float (N, 3, H, W) in [0, 1], resized as for `face_features`; `style` is "anime" or "cartoon". How
+    often it is right of drawn faces stands in weights/face-features/scores.json. Raises `ValueError` for another style.
+    """
+    if style not in TOLD:
+        raise ValueError(f"style={style!r} is not one of {', '.join(TOLD)}")
+    features = face_features(pictures)
+    with torch.inference_mode():
+        told = load_factor_net().tell(features, style)
+    return {name: _label(factor, told[name]) for name, factor in FACTORS[style].items()}
+
+
+def _label(factor: Factor, told: Tensor) -> np.ndarray:
+    """The inverse of `_targets` for one factor."""
+    if factor.choices:
+        return np.array(factor.choices)[told.argmax(1).numpy()]
+    if _is_hue(factor):
+        return (torch.atan2(told[:, 1], told[:, 0]) / (2 * torch.pi) % 1).numpy()
+    return (factor.low + (factor.high - factor.low) * (told[:, 0] / 12**0.5 + 0.5)).numpy()
+
+
 def _resized(x: Tensor) -> Tensor:
     same = x.shape[2:] == (SIZE, SIZE)
     return x if same else interpolate(x, (SIZE, SIZE), mode="bilinear", antialias=True)

@@ -101,18 +101,20 @@ class Bundle:
 def make_bundle(vae: nn.Module, faces: Faces, card: dict, axes: int = 12, flow_steps: int = 0) -> Bundle:
     """Fit `axes` PCA axes (fewer where the latents have fewer) on `faces`, the ones trained on; add model and card.
 
-    With `flow_steps` above 0 the priors of `fit_priors` are fitted too: 3,000 steps of the flow take minutes.
+    With `flow_steps` above 0 the priors of `fit_priors` are fitted too, the flow so that it can be asked for what
+    `labels_of` the faces tell: 3,000 steps take minutes.
     """
     known = {"model": type(vae).__name__, "image_size": faces.images.shape[1], "faces": faces.name}
     vae = vae.cpu().eval()
     posterior = encode_faces(vae, faces)
     latents = posterior.mean
     pca = fit_pca(latents, min(axes, len(latents) - 1, latents[0].numel()))
-    fitted = fit_priors(posterior, flow_steps) if flow_steps else {}
+    labels = labels_of(faces)
     try:
-        attributes = fit_attributes(latents, labels_of(faces))
+        attributes = fit_attributes(latents, labels)
     except ValueError:  # no label varies among these faces
-        attributes = None
+        attributes, labels = None, None
+    fitted = fit_priors(posterior, flow_steps, labels=labels) if flow_steps else {}
     return Bundle(vae, pca, known | card, fitted, attributes)
 
 

@@ -1,26 +1,30 @@
 """Where to draw a latent from when there is no picture to encode.
 
-Every prior has `sample(count, generator) -> (count, *shape)`, ready for `vae.decode`, and all but the flow have
+Every prior has `sample(count, generator) -> (count, *shape)`, ready for `vae.decode`, and all but the flows have
 `log_prob(z) -> (B,)`. Two kinds:
 
 - said in advance: `NormalPrior`, `ExponentialPrior`;
 - fitted to where a trained encoder puts its faces, that is, to the aggregate posterior, the mean over the data of
   q(z|x): `fit_gaussian`, `fit_mixture`, `fit_flow`, each closer to it than the one before, or `fit_priors`, all three.
+  Fitted to the faces' labels too, the flow draws faces as asked: `ConditionalFlow`.
 
 The aggregate posterior is the prior that makes the ELBO largest (Hoffman & Johnson 2016, "ELBO surgery"; Tomczak &
 Welling 2018, "VAE with a VampPrior"): drawing from N(0, I) instead falls into holes where the decoder learned nothing.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Exponential, MixtureSameFamily, MultivariateNormal, Normal
 from torch.nn import functional as F
 from tqdm.auto import trange
 
+from vaelib.asking import Questions
 from vaelib.model import Posterior
 from vaelib.storage import checked_tensor
 
@@ -163,9 +167,10 @@ class VelocityField(nn.Module):
     from the `GaussianPrior`. `signal` (D,) in (0, 1] is each coordinate's share of variance that tells faces apart; the
     rest is the posteriors' own noise, Gaussian already, which the network should neither listen to nor change.
     `center` and `spread` (D,) are the mean and standard deviation of where the field alone would take noise.
+    With `asked` above 0 it also listens to codes (B, asked), of which 0 says nothing.
     """
 
-    def __init__(self, signal: Tensor, width: int, depth: int):
+    def __init__(self, signal: Tensor, width: int, depth: int, asked: int = 0):
         super().__init__()
         self.register_buffer("signal", signal)
         self.register_buffer("center", torch.zeros_like(signal))
@@ -173,13 +178,16 @@ class VelocityField(nn.Module):
         self.read = nn.Linear(len(signal), width)
         self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES, width), nn.SiLU())
         self.blocks = nn.ModuleList(TimedBlock(width) for _ in range(depth))
+        self.listen = nn.Linear(asked, width, bias=False) if asked else None
         self.write = nn.Linear(width, len(signal))
         nn.init.zeros_(self.write.weight)
         nn.init.zeros_(self.write.bias)
 
-    def forward(self, w: Tensor, t: Tensor) -> Tensor:
+    def forward(self, w: Tensor, t: Tensor, code: Tensor | None = None) -> Tensor:
         angles = math.pi / 2 * t * torch.arange(1, FREQUENCIES + 1, device=t.device)  # (B, FREQUENCIES)
         time = self.time(torch.cat([angles.sin(), angles.cos()], dim=1))  # (B, width)
+        if code is not None:
+            time = time + self.listen(code)
         h = self.read(w * self.signal / self.signal.square().mean().sqrt())  # as large as without `signal`
         for block in self.blocks:
             h = block(h, time)
@@ -187,14 +195,22 @@ class VelocityField(nn.Module):
         gaussian_velocity = (2 * t - 1) / (t**2 + (1 - t) ** 2) * w
         return gaussian_velocity + self.signal * self.write(F.layer_norm(h, h.shape[1:]))
 
+    def guided(self, w: Tensor, t: Tensor, code: Tensor | None, guidance: float) -> Tensor:
+        """The velocity without `code`, and `guidance` times what the code changes in it: 1 is the code's own."""
+        if code is None or guidance == 0:
+            return self(w, t)
+        if guidance == 1:
+            return self(w, t, code)
+        return torch.lerp(self(w, t), self(w, t, code), guidance)
+
     @torch.no_grad()
-    def flow(self, w: Tensor, steps: int) -> Tensor:
+    def flow(self, w: Tensor, steps: int, code: Tensor | None = None, guidance: float = 1.0) -> Tensor:
         """Where noise `w` (B, D) ends: `steps` midpoint steps from t = 0 to t = 1, then mean 0 and deviation 1."""
         step = 1 / steps
         for index in range(steps):
             t = torch.full((len(w), 1), index * step)
-            middle = w + 0.5 * step * self(w, t)
-            w = w + step * self(middle, t + 0.5 * step)
+            middle = w + 0.5 * step * self.guided(w, t, code, guidance)
+            w = w + step * self.guided(middle, t + 0.5 * step, code, guidance)
         return (w - self.center) / self.spread
 
     def calibrate(self, steps: int, generator: torch.Generator) -> None:
@@ -222,9 +238,40 @@ class FlowPrior:
         return self.gaussian.unwhiten(self.network.flow(noise, self.steps))
 
 
+@dataclass(frozen=True, eq=False)
+class ConditionalFlow(FlowPrior):
+    """A flow that draws faces as asked: its network has learned which labels, of `questions`, go with which latents.
+
+    Classifier-free guidance (Ho & Salimans 2021): the velocity is v + guidance · (v_asked - v), where v is that with
+    nothing asked. Guidance 0 ignores what is asked, 1 draws from the faces that have it, and more exaggerates it, at
+    the cost of variety.
+    """
+
+    questions: Questions = field(kw_only=True)
+
+    def sample(
+        self,
+        count: int,
+        generator: torch.Generator | None = None,
+        asked: Mapping[str, object] | None = None,
+        guidance: float = 2.0,
+    ) -> Tensor:
+        """`count` latents, float32 (count, *shape), of faces as `asked`, such as {"hair": "long", "smile": 0.8}.
+
+        A value is one for all faces, or an array of one for each; what is not asked is drawn. Raises `ValueError` for
+        labels or values that there are not (`questions` has them), and for a guidance below 0.
+        """
+        if not 0 <= guidance < math.inf:
+            raise ValueError(f"got guidance={guidance}, expected 0 or more, such as 2")
+        code = self.questions.code(asked, count) if asked else None
+        noise = torch.randn(count, len(self.gaussian.factor), generator=generator)
+        return self.gaussian.unwhiten(self.network.flow(noise, self.steps, code, guidance))
+
+
 FittedPrior = GaussianPrior | MixturePrior | FlowPrior
 Prior = NormalPrior | ExponentialPrior | FittedPrior
 KINDS = {"gaussian": GaussianPrior, "mixture": MixturePrior, "flow": FlowPrior}
+QUESTIONS = "flow.questions"  # the one stored tensor that holds text
 
 
 def fit_gaussian(posterior: Posterior) -> GaussianPrior:
@@ -274,20 +321,27 @@ def fit_flow(
     learning_rate: float = 2e-3,
     seed: int = 0,
     progress: bool = True,
+    labels: Mapping[str, np.ndarray] | None = None,
 ) -> FlowPrior:
     """Train a flow from N(0, I) to the aggregate posterior, with new draws from the posteriors at every step.
 
     `posterior`: as for `fit_gaussian`. Minutes on one CPU core; the learning rate falls to 0 along a cosine.
-    Same seed, same CPU, same flow. Raises `ValueError` as `fit_gaussian` does.
+    With `labels`, arrays of N texts or numbers by name, such as `faces.labels`, it learns what they go with, too, and
+    a `ConditionalFlow` comes back. At every step each face loses some of its labels, or all.
+    Same seed, same CPU, same flow. Raises `ValueError` as `fit_gaussian` and `Questions.of` do, and for labels of
+    another length.
     """
     gaussian = fit_gaussian(posterior)
     means, deviations = posterior.mean.flatten(1), (0.5 * posterior.log_var.flatten(1)).exp()
     to_whitened = gaussian.inverse.float()
     noise_share = to_whitened.square() @ deviations.square().mean(0)  # of each whitened coordinate's variance of 1
+    questions = Questions.of(labels) if labels else None
+    codes = questions.code({name: labels[name] for name in questions.factors}, len(means)) if labels else None
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = VelocityField((1 - noise_share).clamp(1e-3, 1), width, depth)
+        signal = (1 - noise_share).clamp(1e-3, 1)
+        network = VelocityField(signal, width, depth, asked=codes.shape[1] if labels else 0)
     optimizer = torch.optim.AdamW(network.parameters(), learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in trange(steps, desc="flow", unit="step", disable=not progress):
@@ -296,28 +350,32 @@ def fit_flow(
         data = (data - gaussian.mean.flatten()) @ to_whitened.T
         noise = torch.randn(data.shape, generator=generator)
         t = torch.rand(batch_size, 1, generator=generator)
-        loss = F.mse_loss(network(torch.lerp(noise, data, t), t), data - noise)
+        code = questions.drop(codes[rows], generator) if labels else None
+        loss = F.mse_loss(network(torch.lerp(noise, data, t), t, code), data - noise)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    prior = FlowPrior(gaussian, network.requires_grad_(False))
-    network.calibrate(prior.steps, generator)
-    return prior
+    network.requires_grad_(False).calibrate(FlowPrior.steps, generator)
+    return ConditionalFlow(gaussian, network, questions=questions) if labels else FlowPrior(gaussian, network)
 
 
 def fit_priors(
-    posterior: Posterior, flow_steps: int = 3000, seed: int = 0, progress: bool = True
+    posterior: Posterior,
+    flow_steps: int = 3000,
+    seed: int = 0,
+    progress: bool = True,
+    labels: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, FittedPrior]:
-    """All three fitted priors by name: "gaussian", "mixture" and "flow".
+    """All three fitted priors by name: "gaussian", "mixture" and "flow", which is a `ConditionalFlow` with `labels`.
 
-    The mixture has 32 components, or one for every 100 faces where that is less. Raises as `fit_gaussian` does.
+    The mixture has 32 components, or one for every 100 faces where that is less. Raises as `fit_flow` does.
     """
     gaussian = fit_gaussian(posterior)  # first: it checks the posterior
     return {
         "gaussian": gaussian,
         "mixture": fit_mixture(posterior, components=max(1, min(32, len(posterior.mean) // 100)), seed=seed),
-        "flow": fit_flow(posterior, flow_steps, seed=seed, progress=progress),
+        "flow": fit_flow(posterior, flow_steps, seed=seed, progress=progress, labels=labels),
     }
 
 
@@ -327,7 +385,7 @@ def priors_to_tensors(priors: dict[str, FittedPrior], dtype: torch.dtype = torch
     The Gaussian that all of them stand on is stored once. In float16 a latent moves by about a thousandth of its size.
     Raises `ValueError` for priors fitted to different latents, and for names other than those of `fit_priors`.
     """
-    if not priors or any(type(prior) is not KINDS.get(name) for name, prior in priors.items()):
+    if not priors or any(not isinstance(prior, KINDS.get(name, ())) for name, prior in priors.items()):
         raise ValueError(f"got priors {priors}, expected some of those that fit_priors gives: {', '.join(KINDS)}")
     gaussian, *others = (prior if name == "gaussian" else prior.gaussian for name, prior in priors.items())
     if any(not torch.equal(gaussian.factor, other.factor) for other in others):
@@ -337,7 +395,8 @@ def priors_to_tensors(priors: dict[str, FittedPrior], dtype: torch.dtype = torch
         tensors |= {f"mixture.{name}": getattr(mixture, name) for name in ("weights", "means", "factors")}
     if flow := priors.get("flow"):
         tensors |= {f"flow.{name}": tensor for name, tensor in flow.network.state_dict().items()}
-    return {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}
+    tensors = {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}
+    return tensors | ({QUESTIONS: flow.questions.to_tensor()} if isinstance(flow, ConditionalFlow) else {})
 
 
 def priors_from_tensors(tensors: dict[str, Tensor]) -> dict[str, FittedPrior]:
@@ -347,9 +406,12 @@ def priors_from_tensors(tensors: dict[str, Tensor]) -> dict[str, FittedPrior]:
     """
     parts = {kind: {} for kind in KINDS}
     try:
+        questions = Questions.from_tensor(tensors[QUESTIONS]) if QUESTIONS in tensors else None
         for name, tensor in tensors.items():
-            kind, _, field = name.partition(".")
-            parts[kind][field] = checked_tensor(name, tensor, tensor.shape)
+            if name == QUESTIONS:
+                continue
+            kind, _, part = name.partition(".")
+            parts[kind][part] = checked_tensor(name, tensor, tensor.shape)
         gaussian = GaussianPrior(**parts["gaussian"])
         latents = gaussian.mean.numel()
         checked_tensor("gaussian.factor", gaussian.factor, (latents, latents))
@@ -371,9 +433,12 @@ def priors_from_tensors(tensors: dict[str, Tensor]) -> dict[str, FittedPrior]:
                 checked_tensor(f"flow.{name}", weights[name], (latents,))
             if not weights["spread"].min() > 0:
                 raise ValueError("flow.spread: got numbers that are not above 0")
-            network = VelocityField(weights["signal"], len(weights["read.weight"]), depth)
+            asked = len(questions.label_of) if questions else 0
+            network = VelocityField(weights["signal"], len(weights["read.weight"]), depth, asked)
             network.load_state_dict(weights)
-            priors["flow"] = FlowPrior(gaussian, network.requires_grad_(False))
+            network.requires_grad_(False)
+            flow = ConditionalFlow(gaussian, network, questions=questions) if asked else FlowPrior(gaussian, network)
+            priors["flow"] = flow
         for prior in priors.values():
             prior.sample(1, torch.Generator())  # sizes that do not fit together show here, not in the reader's hands
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
