@@ -6,6 +6,7 @@ import math
 import re
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -14,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from nbclient import NotebookClient
 from PIL import Image
-from torch.distributions import ContinuousBernoulli
+from torch.distributions import ContinuousBernoulli, MultivariateNormal, kl_divergence
 
 import vaelib
 from vaelib import sharpening
+from vaelib.drawn import FACTORS
 from vaelib.families import NEAR, block_averages, find_families
 from vaelib.features import load_factor_net
 from vaelib.metrics import _sliced
@@ -207,11 +209,50 @@ def test_lesson_05_psnr(logits, x):
     torch.testing.assert_close(inline("05_reconstruction", "psnr")["psnr"](x_hat, x), vaelib.psnr(x_hat, x))
 
 
+def test_lesson_05_linear_vae_costs_what_its_posteriors_cost():
+    """For data with the variances λ: means of variance 1 - σ²/λ, variances of σ²/λ, and σ²/λ of a component lost."""
+    torch.manual_seed(0)
+    variances = torch.tensor([9.0, 4.0, 2.0, 1.0])
+    x = torch.randn(200_000, 4) * variances.sqrt()
+    pca = SimpleNamespace(explained_variance_=variances.numpy())
+    lesson = inline("05_reconstruction", "linear_code", "decibels", linear={"anime": (pca, None, x.numpy(), 0)})
+    share = 2.0 / variances[:3]
+    mean, log_var = (variances[:3] - 2).sqrt() / variances[:3] * x[:, :3], share.log().expand(len(x), 3)
+    lost = x[:, 3].square() + (share * x[:, :3]).square().sum(1)
+    _, by_mean, nats = lesson["linear_code"]("anime", 3)
+    assert nats == pytest.approx(vaelib.kl_divergence(Posterior(mean, log_var)).mean().item(), rel=0.01)
+    assert by_mean == pytest.approx(lesson["decibels"](lost.numpy()), rel=1e-4)
+
+
+def test_lesson_05_skill_is_one_for_what_is_there_and_none_for_what_is_not():
+    skill = inline("05_reconstruction", "skill", "as_targets")["skill"]
+    rng = np.random.default_rng(0)
+    labels = {
+        "hair": rng.choice(["bob", "long"], 2000),
+        "hair_hue": rng.random(2000),
+        "skin": rng.random(2000),
+    }
+    angle = 2 * np.pi * labels["hair_hue"]
+    told = np.stack([8.0 * (labels["hair"] == "bob"), 9 * np.cos(angle), 9 * np.sin(angle), 9 * labels["skin"]], 1)
+    for z, least, most in (told, 0.95, 1.001), (rng.normal(size=told.shape), -0.1, 0.1):
+        for name, values in labels.items():
+            score = skill(FACTORS["anime"][name], z[:1500], values[:1500], z[1500:], values[1500:])
+            assert least < score < most, name
+
+
 @pytest.mark.parametrize("kind", ["normal", "wide", "exponential"])
 def test_lesson_06_noise(kind):
     prior = published_priors((5, 2, 2))[kind]
     ours = inline("06_noise", "noise")["noise"](kind, (5, 2, 2), seed=3)
     assert torch.equal(ours, prior.sample(8, torch.Generator().manual_seed(3)))
+
+
+def test_lesson_06_kl_from_normal():
+    z = torch.randn(500, 5, generator=torch.Generator().manual_seed(0)) @ torch.randn(5, 5) + 0.3
+    fitted = MultivariateNormal(z.mean(0), torch.cov(z.T))
+    standard = MultivariateNormal(torch.zeros(5), torch.eye(5))
+    ours = inline("06_noise", "kl_from_normal")["kl_from_normal"](z)
+    torch.testing.assert_close(ours, kl_divergence(fitted, standard), rtol=1e-4, atol=1e-4)
 
 
 def test_lesson_06_gaussian():
@@ -254,9 +295,9 @@ def test_lesson_06_flow_learns_the_field_that_the_packages_flow_starts_from():
 
 def test_lesson_06_wasserstein_distance():
     """On one dimension all the package's random directions are this one, there or back."""
-    lesson = inline("06_noise", "heap", "other", "by_sorting")
-    heap, other = (lesson[name].float()[None] for name in ("heap", "other"))
-    assert _sliced(heap, other, torch.Generator()) == pytest.approx(lesson["by_sorting"].item(), rel=1e-5)
+    lesson = inline("06_noise", "a", "b", "by_sorting")
+    a, b = (lesson[name].float()[None] for name in ("a", "b"))
+    assert _sliced(a, b, torch.Generator()) == pytest.approx(lesson["by_sorting"].item(), rel=1e-5)
 
 
 @pytest.fixture
