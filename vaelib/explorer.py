@@ -483,7 +483,7 @@ class LatentExplorer:
         faces = load_faces(bundle.card["faces"], bundle.image_size, count=FITTED_FACES, verbose=False)
         some = faces.select(range(min(FITTED_FACES, len(faces))))
         self._use(fit_attributes_of(bundle.vae, some))
-        self._say(f"{len(self.state.attributes)} attributes fitted to {len(some):,} {some.name} faces")
+        self._say(f"{len(self.attribute_rows)} attributes fitted to {len(some):,} {some.name} faces")
 
     def _on_load(self, change: dict) -> None:
         if content := take_upload(self.attributes_panel.load):
@@ -645,7 +645,7 @@ class LatentExplorer:
 
     def _on_save_attributes(self, button: widgets.Button) -> None:
         self._offer(
-            self.state.attributes.to_bytes(), f"{self.state.name}-attributes.safetensors", "application/octet-stream"
+            self.state.named().to_bytes(), f"{self.state.name}-attributes.safetensors", "application/octet-stream"
         )
 
     def _offer(self, content: bytes, name: str, kind: str) -> None:
@@ -710,8 +710,7 @@ class LatentExplorer:
                 axis.show_weight(weight)
             for name, menu in self.menu_rows.items():
                 menu.show_choice(self.state.chosen.get(name))
-            if isinstance(self.state.draw, Draw):
-                self.spread_slider.value = self.state.draw.spread
+            self.spread_slider.value = self.state.spread
             self.morph_slider.value, self.spherical_box.value = self.morph.share, self.morph.spherical
             self.attributes_panel.orthogonal.value = self.state.orthogonal
 

@@ -110,7 +110,7 @@ class ExplorerState(_Scene):
     animated, 1 or -1.
     """
 
-    undone = ("weights", "chosen", "draw", "orthogonal", "kept_off")
+    undone = ("weights", "chosen", "draw", "spread", "orthogonal", "kept_off")
 
     def __init__(self, bundle: Bundle, attributes: NamedAxes | None = None, name: str | None = None):
         self.bundle = bundle
@@ -223,9 +223,11 @@ class ExplorerState(_Scene):
 
     def spread_out(self, spread: float) -> None:
         """Draw with this `spread` from now on, and the present face too, if it was drawn: with the same noise."""
-        self.spread = spread
-        if isinstance(self.draw, Draw):
+        if not isinstance(self.draw, Draw):
+            self.spread = spread
+        else:
             self._remember_unless("spread")
+            self.spread = spread
             before, _ = self._taken_apart(self.draw)
             self.draw = replace(self.draw, spread=spread)
             after, _ = self._taken_apart(self.draw)
@@ -249,6 +251,8 @@ class ExplorerState(_Scene):
         """Go to a latent that was drawn or encoded: the sliders as near to it as they can be, attributes at 0."""
         self.remember()
         self.draw, self.chosen = draw, {}
+        if isinstance(draw, Draw):
+            self.spread = draw.spread
         weights, _ = self._taken_apart(draw)
         self.weights = _rounded(weights) + [0.0] * (len(self.names) - len(weights))
 

@@ -19,7 +19,7 @@ def still(state: ExplorerState, attributes: bool = False) -> Image.Image:
     else:
         strips, indices = {}, range(min(count, 2 * ROWS))
     for index, strip in zip(indices, state.strips(STRIP, indices), strict=True):
-        strips[f"{state.names[index]}  {state.weights[index]:.1f}"] = strip
+        strips[f"{state.names[index]}  {state.weights[index] or 0.0:.1f}"] = strip
     return _beside(state.picture(FACE), strips)
 
 
