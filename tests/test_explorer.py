@@ -513,9 +513,13 @@ def with_menu(bundle, labelled):
 def test_a_menu_swaps_one_choice_for_another(with_menu):
     menu, before = with_menu.menu_rows["hair"].menu, with_menu.picture.value
     assert menu.options == ("as it is", "bald", "long", "spiky") and menu.value == "as it is"
+    menu.value = "bald"
+    bald = with_menu.picture.value
     menu.value = "long"
-    assert with_menu.state.chosen == {"hair": "long"} and with_menu.picture.value != before
+    assert with_menu.state.chosen == {"hair": "long"} and with_menu.picture.value != bald
     code = with_menu.code_field.value
+    with_menu.undo_button.click()
+    assert menu.value == "bald" and with_menu.picture.value == bald
     with_menu.undo_button.click()
     assert menu.value == "as it is" and with_menu.picture.value == before
     with_menu.code_field.value = code

@@ -18,9 +18,8 @@ USEFUL = ("glasses", "accessory", "smile", "hair", "tilt", "skin", "mouth", "bea
 FACE_BUTTON = "vaelib-face"
 STYLE = f"""
 .{FACE_BUTTON} {{border-radius: 4px; padding: 0; background-color: #ddd}}
-.vaelib-name input {{border-color: transparent; background: transparent; text-align: right; padding: 0 2px}}
-.vaelib-name input:hover, .vaelib-name input:focus {{border-color: #aaa}}
-.vaelib-open-lock i {{opacity: 0.35}}
+.vaelib-name input {{background: transparent !important; text-align: right; padding: 0 2px !important}}
+.vaelib-name input:not(:hover, :focus) {{border-color: transparent !important}}
 .vaelib-picture {{width: 100%; height: auto}}
 """
 
@@ -85,9 +84,10 @@ class MenuRow(_Row):
 
 
 def by_use(row: AxisRow | MenuRow) -> tuple[int, str]:
-    """What to sort rows by: what most people look for first, then by name."""
+    """What to sort rows by: what most people look for first, then by name; and last the tints, "hair: red"."""
     name = row.name.value
-    return next((place for place, word in enumerate(USEFUL) if name.startswith(word)), len(USEFUL)), name
+    place = next((place for place, word in enumerate(USEFUL) if name.startswith(word)), len(USEFUL))
+    return place + len(USEFUL) * (": " in name), name
 
 
 class AttributesPanel:
