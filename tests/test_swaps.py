@@ -1,5 +1,7 @@
 """Choices that are swapped in latents made by hand, where what each stands for is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -75,6 +77,8 @@ def test_swaps_are_saved_with_their_axes(axes, labelled):
         loaded.swaps.swap(z, "hair", "long"), axes.swaps.swap(z, "hair", "long"), atol=1e-2, rtol=0
     )
     assert axes.pick("smile").swaps is None
+    vast = replace(axes, swaps=replace(axes.swaps, slopes=1e6 * axes.swaps.slopes))  # of a network just begun
+    torch.testing.assert_close(NamedAxes.load(vast.to_bytes()).swaps.slopes, vast.swaps.slopes, rtol=4e-3, atol=0)
 
 
 def test_a_label_gets_another_name(axes, labelled):

@@ -64,10 +64,10 @@ class Swaps:
         return replace(self, choices=choices)
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """As `from_tensors` reads them; the large ones in half precision."""
+        """As `from_tensors` reads them; the largest, which hold any number, as bfloat16."""
         choices = torch.frombuffer(bytearray(json.dumps(self.choices).encode()), dtype=torch.uint8)
-        large = {"readers": self.readers.half(), "slopes": self.slopes.half()}
-        return {"choices": choices, "offsets": self.offsets, "bases": self.bases, **large}
+        floats = {"readers": self.readers, "offsets": self.offsets, "bases": self.bases}
+        return {"choices": choices, **floats, "slopes": self.slopes.bfloat16()}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], size: int) -> "Swaps":
