@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from vaelib.drawn import draw_face
-from vaelib.explorer_codes import Encoded, model_of
+from vaelib.explorer_codes import model_of
 from vaelib.explorer_state import ExplorerState, Morph, drawn_face, read_face
 from vaelib.latents import NamedAxes, fit_attributes, fit_pca
 from vaelib.pretrained import Bundle, load_pretrained
@@ -631,9 +631,3 @@ def test_taking_a_draw_is_what_randomize_does(bundle):
     one.randomize(seeded(3))
     other.take(one.draw)
     assert other.code == one.code
-
-
-def test_the_grid_of_an_encoded_latent():
-    z = torch.tensor([[[0.0, 1 / 16], [-1.03, 100.0]]])
-    latent = Encoded.of(z).latent((1, 2, 2))
-    assert latent.tolist() == [[[[0.0, 0.0625], [-1.0, 127 / 16]]]]
