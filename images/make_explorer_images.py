@@ -32,7 +32,7 @@ def screenshot(path: Path) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         serve(app, Path(folder), "voila") as address,
-        browser_page(1200, 600) as page,
+        browser_page(1500, 830) as page,
     ):
         page.goto(address, timeout=300_000)
         page.wait_for_selector("img.widget-image", timeout=240_000)

@@ -12,8 +12,7 @@ from safetensors.torch import save
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 from torchvision.utils import make_grid
 
-from vaelib.explorer import _first
-from vaelib.explorer_state import Draw, ExplorerState
+from vaelib.explorer_state import Draw, ExplorerState, first_attributes
 from vaelib.latents import interpolate
 from vaelib.pretrained import SHIPPED, Bundle, load_pretrained, shipped
 
@@ -57,7 +56,7 @@ def _write_model(bundle: Bundle, name: str, base: str, folder: Path) -> dict:
     config = json.loads((SHIPPED / base / "config.json").read_text())
     content = _decoder_file(SHIPPED / name)
     (folder / f"{name}.safetensors").write_bytes(content)
-    state = ExplorerState(bundle, _first(bundle.attributes), name)
+    state = ExplorerState(bundle, first_attributes(bundle.attributes), name)
     strips = {"strips": state.strips(THUMB)}
     if state.can_be_orthogonal:
         state.orthogonal = True
@@ -97,7 +96,7 @@ def _face_of_seed(state: ExplorerState, seed: int) -> str:
 def _write_film(model: dict, folder: Path) -> int:
     """Write a walk from face to face of the gallery and back, its frames side by side; their number."""
     bundle = load_pretrained(model["name"])
-    state = ExplorerState(bundle, _first(bundle.attributes), model["name"])
+    state = ExplorerState(bundle, first_attributes(bundle.attributes), model["name"])
     stations = []
     for code in model["gallery"]:
         state.restore(code)
@@ -125,7 +124,7 @@ def _decoder_file(folder: Path) -> bytes:
 
 def _write_space(bundle: Bundle, base: str, folder: Path) -> dict:
     """What models with one encoder share: axes and attributes, and latents drawn from each prior."""
-    axes, attributes = bundle.axes, _first(bundle.attributes)
+    axes, attributes = bundle.axes, first_attributes(bundle.attributes)
     tensors = {"mean": axes.mean, "directions": axes.directions, "scales": axes.scales}
     if attributes:
         tensors |= {"attributes": attributes.directions, "attribute_scales": attributes.scales}

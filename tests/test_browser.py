@@ -86,9 +86,21 @@ class Explorer:
         self.page.locator(".lm-TabBar-tab.p-TabBar-tab, .widget-tab .lm-TabBar-tab", has_text=tab).first.click()
         self.page.wait_for_timeout(500)
 
+    def row(self, name: str):
+        """The row of an axis, a menu or another slider."""
+        names = self.page.locator(".vaelib-name input:visible")
+        for place in range(names.count()):
+            if names.nth(place).input_value() == name:
+                return names.nth(place).locator("xpath=ancestor::*[contains(@class,'widget-vbox')][1]")
+        return self.page.locator(".widget-slider:visible", has=self.page.get_by_text(name, exact=True)).first
+
     def slider(self, name: str):
-        label = self.page.locator(".widget-slider:visible", has=self.page.get_by_text(name, exact=True))
-        return label.first
+        row = self.row(name)
+        return row.locator("xpath=descendant-or-self::*[contains(@class,'widget-slider')]").first
+
+    def fill(self, field, text: str) -> None:
+        field.fill(text)
+        field.press("Enter")
 
     def drag(self, name: str, share: float) -> None:
         self.slider(name).scroll_into_view_if_needed()
@@ -160,10 +172,10 @@ def test_the_explorer_in_a_browser(notebook, tmp_path, app):
         explorer = Explorer(page, tmp_path)
         explorer.photograph(f"{app}-1-opened")
         assert not explorer.clipped()
-        mean_face = pixels(picture_in(page))
+        mean_face = explorer.after(lambda: explorer.press("Reset"))
 
         dragged = explorer.after(lambda: explorer.drag("axis 4", share=0.9))
-        assert far(dragged, mean_face) and 2 < float(explorer.reading("axis 4")) < 3
+        assert far(dragged, mean_face) and 1 < float(explorer.reading("axis 4")) < 3
         nudged = explorer.after(lambda: explorer.nudge("axis 1", times=15))
         assert far(nudged, dragged) and explorer.reading("axis 1") == "1.5"
         assert not far(explorer.after(lambda: explorer.press("Undo")), dragged)
@@ -171,18 +183,18 @@ def test_the_explorer_in_a_browser(notebook, tmp_path, app):
         assert far(drawn, dragged)
         explorer.photograph(f"{app}-2-randomized")
 
-        code = page.locator(".widget-text input[type='text']:visible").first
+        code, seed = (page.locator(".widget-text:visible", has_text=name).locator("input") for name in ("code", "seed"))
         kept = code.input_value()
         animated = explorer.after(lambda: explorer.animate(seconds=1.5))
         assert far(animated, drawn)
         assert not far(explorer.after(lambda: explorer.press("Reset")), mean_face)
         assert explorer.reading("axis 4") == "0.0"
-        assert not far(explorer.after(lambda: (code.fill(kept), code.press("Enter"))), drawn)
+        assert not far(explorer.after(lambda: explorer.fill(code, kept)), drawn)
 
         explorer.press("Save PNG")
         saved = Image.open(explorer.download("png"))
         assert (saved.format, saved.size) == ("PNG", (512, 512))
-        assert np.abs(np.asarray(saved.resize((160, 160))).astype(int) - drawn).mean() < 4
+        assert np.abs(np.asarray(saved.resize((320, 320))).astype(int) - drawn).mean() < 4
 
         page.locator("input[type='number']:visible").first.fill("64")
         explorer.press("Record GIF")
@@ -190,7 +202,7 @@ def test_the_explorer_in_a_browser(notebook, tmp_path, app):
         assert (recorded.format, recorded.size, recorded.n_frames) == ("GIF", (64, 64), 118)
 
         face = draw_face("anime", size=256, hair_hue=0.1, background="plain", background_hue=0.3)
-        shown = np.asarray(Image.fromarray(face).resize((160, 160))).astype(int)
+        shown = np.asarray(Image.fromarray(face).resize((320, 320))).astype(int)
         own = page.locator("button:has-text('Your face')")
         encoded = explorer.after(lambda: explorer.upload(own, as_png(face)))
         assert np.abs(encoded - shown).mean() < np.abs(drawn - shown).mean()
@@ -199,6 +211,20 @@ def test_the_explorer_in_a_browser(notebook, tmp_path, app):
         for _ in range(3):
             before = explorer.after(lambda: explorer.press("Undo"))
         assert not far(before, drawn)
+
+        assert far(explorer.after(lambda: explorer.fill(seed, "4711")), drawn)
+        numbered = picture_in(page)
+        assert far(explorer.after(lambda: explorer.drag("spread", share=0.1)), pixels(numbered))
+        explorer.fill(explorer.row("axis 2").locator(".vaelib-name input"), "night")
+        explorer.row("night").locator("button").click()
+        reading = explorer.reading("night")
+        explorer.after(lambda: explorer.press("Randomize"))
+        assert explorer.reading("night") == reading
+        explorer.open("Grid")
+        before = explorer.after(lambda: page.locator(".vaelib-face:visible").nth(3).click())
+        explorer.press("Keep")
+        assert far(explorer.after(lambda: explorer.press("Randomize")), before)
+        assert not far(explorer.after(lambda: page.locator(".vaelib-face:visible").nth(16).click()), before)
 
         explorer.open("Morph")
         uploads = page.locator("button:has-text('Upload'):visible")
@@ -212,15 +238,30 @@ def test_the_explorer_in_a_browser(notebook, tmp_path, app):
         page.wait_for_selector("text=this file is no picture", timeout=HANG)
         explorer.open("Attributes")
         explorer.press("Fit to faces")
-        page.wait_for_selector("text=12 attributes fitted", timeout=HANG)
+        page.wait_for_selector("text=23 attributes fitted", timeout=HANG)
         page.wait_for_timeout(1000)
-        assert far(explorer.after(lambda: explorer.drag("skin", share=1.0)), drawn)
+        dark = explorer.after(lambda: explorer.drag("skin", share=1.0))
+        assert far(dark, drawn)
+        hair = explorer.row("hair").locator("select")
+        hair.select_option(label="buns")
+        page.wait_for_timeout(2000)
+        buns = pixels(picture_in(page))  # which the face may have had before
+        assert far(explorer.after(lambda: hair.select_option(label="spiky")), buns)
+        page.locator("input[placeholder^='find']").fill("gaze")
+        page.wait_for_selector("text=1 of 23", timeout=HANG)
+        assert explorer.reading("gaze") == "0.0"
+        page.locator("input[placeholder^='find']").fill("")
         for width in (1600, 1280, 700):
             page.set_viewport_size({"width": width, "height": 1000})
-            for tab in ("Attributes", "Morph", "Axes"):
+            for tab in ("Attributes", "Morph", "Grid", "Axes"):
                 explorer.open(tab)
                 explorer.photograph(f"{app}-{width}-{tab}")
                 assert not explorer.clipped(), (width, tab)
+        page.set_viewport_size({"width": 1600, "height": 1000})
+        model = page.locator("select:has(option:text-is('drawn-cartoon'))")
+        soft = explorer.after(lambda: model.select_option(label="drawn-cartoon"))
+        assert far(explorer.after(lambda: explorer.press("sharp")), soft)
+        assert not far(explorer.after(lambda: explorer.press("sharp")), soft)
         assert page.problems == []
 
 

@@ -23,11 +23,11 @@ from vaelib.drawn import draw_face
 from vaelib.explorer import RECORDINGS, LatentExplorer, app
 from vaelib.explorer_state import ExplorerState, drawn_face
 from vaelib.faces import Faces
-from vaelib.latents import NamedAxes, PCAAxes
+from vaelib.latents import NamedAxes, PCAAxes, fit_attributes
 from vaelib.model import VAE, DenseVAE
 from vaelib.pretrained import Bundle, load_pretrained, make_bundle, shipped
 
-SHOWN = (160, "JPEG")  # what `render` is asked for
+SHOWN = (320, "JPEG")  # what `render` is asked for
 
 
 @pytest.fixture
@@ -49,6 +49,11 @@ def pixels(file):
 
 def values(explorer):
     return [slider.value for slider in explorer.sliders]
+
+
+def names(explorer):
+    """What the attributes' sliders are called."""
+    return [row.name.value for row in explorer.axis_rows[len(explorer.state.bundle.axes) :]]
 
 
 def downloaded(explorer) -> tuple[str, bytes]:
@@ -77,9 +82,10 @@ def as_png(array: np.ndarray) -> bytes:
 # ------------------------------------------------------------------------------------- sliders and buttons
 
 
-def test_twelve_sliders_go_from_minus_three_to_three(explorer):
+def test_twelve_sliders_go_from_limit_to_limit(explorer):
     assert len(explorer.sliders) == 12
-    assert {(slider.min, slider.max, slider.step, slider.value) for slider in explorer.sliders} == {(-3, 3, 0.1, 0)}
+    assert [(slider.min, slider.max) for slider in explorer.sliders] == explorer.state.limits
+    assert {(slider.step, slider.value) for slider in explorer.sliders} == {(0.1, 0)}
     assert all(slider.readout for slider in explorer.sliders)
 
 
@@ -154,13 +160,15 @@ def test_the_animation_ends_when_the_browser_has_gone(explorer, monkeypatch):
 
 
 def test_locks_keep_sliders_and_undo_goes_back(explorer):
-    explorer.sliders[2].value = 2.5
+    explorer.sliders[2].value = 1.5
+    assert explorer.axis_rows[2].lock.icon == "unlock"
     explorer.axis_rows[2].lock.value = True
+    assert explorer.axis_rows[2].lock.icon == "lock"
     face = explorer.picture.value
     explorer.randomize_button.click()
-    assert values(explorer)[2] == 2.5 and values(explorer)[3] != 0
+    assert values(explorer)[2] == 1.5 and any(values(explorer)[3:])
     explorer.undo_button.click()
-    assert values(explorer) == [0, 0, 2.5, *[0] * 9]
+    assert values(explorer) == [0, 0, 1.5, *[0] * 9]
     assert explorer.picture.value == face
 
 
@@ -213,7 +221,7 @@ print(explorer.sliders[0].model_id)
     after = """
 import asyncio
 await asyncio.sleep(0.5)
-print(len(drawn), explorer.state.weights[0], explorer.picture.value == render(160, "JPEG"))
+print(len(drawn), explorer.state.weights[0], explorer.picture.value == render(320, "JPEG"))
 """
     root = Path(__file__).parents[1]
     with run_kernel(kernel_name="python3", cwd=str(root)) as client:
@@ -383,7 +391,12 @@ def test_models_that_ship_are_loaded_when_they_are_chosen(monkeypatch):
 
 def test_it_displays_as_widgets_with_a_still_picture_beside(explorer):
     bundle = explorer._repr_mimebundle_()
-    assert b64decode(bundle["image/png"]) == explorer.state.render()
+    page = Image.open(BytesIO(b64decode(bundle["image/png"])))
+    face = np.asarray(explorer.state.picture(384))
+    assert np.array_equal(np.asarray(page)[12 : 12 + 384, page.width - 396 : page.width - 12], face)
+    assert page.width > 2 * 384, "and beside the face what the axes do"
+    explorer.tabs.selected_index = 2
+    assert b64decode(explorer._repr_mimebundle_()["image/png"]) != b64decode(bundle["image/png"])
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.box.model_id
     assert bundle["text/plain"] == repr(explorer) == "LatentExplorer(VAE of drawn-anime faces, 12 axes)"
 
@@ -440,7 +453,7 @@ def attributes(bundle):
 
 def test_attributes_are_sliders_with_names(bundle, attributes):
     explorer = LatentExplorer(bundle, attributes=attributes)
-    assert [slider.description for slider in explorer.sliders[12:]] == ["smile", "skin"]
+    assert names(explorer) == ["smile", "skin"]
     before = explorer.picture.value
     explorer.sliders[13].value = 2.0
     assert explorer.state.weights[13] == 2.0 and explorer.picture.value != before
@@ -458,24 +471,111 @@ def test_attributes_are_sliders_with_names(bundle, attributes):
 
 def test_a_bundle_may_bring_attributes_of_its_own(bundle, attributes):
     own = replace(bundle, attributes=attributes)
-    assert [slider.description for slider in LatentExplorer(own).sliders[12:]] == ["smile", "skin"]
-    given = LatentExplorer(own, attributes=attributes.pick("skin"))
-    assert [slider.description for slider in given.sliders[12:]] == ["skin"]
+    assert names(LatentExplorer(own)) == ["smile", "skin"]
+    assert names(LatentExplorer(own, attributes=attributes.pick("skin"))) == ["skin"]
 
 
 def test_attributes_can_be_fitted_saved_and_loaded(bundle, explorer):
     assert len(explorer.sliders) == 12 and explorer.attributes_panel.save.disabled
     explorer.attributes_panel.fit.click()
-    names = [slider.description for slider in explorer.sliders[12:]]
-    assert len(names) == 12 and "12 attributes fitted to 1,000 drawn-anime faces" in explorer.message.value
+    fitted = names(explorer)
+    assert "23 attributes fitted to 1,000 drawn-anime faces" in explorer.message.value
+    assert len(fitted) == 17 and list(explorer.menu_rows) == list(explorer.state.menus) and len(explorer.menu_rows) == 6
     explorer.attributes_panel.save.click()
     name, content = downloaded(explorer)
     assert name == "drawn-anime-attributes.safetensors"
 
     other = LatentExplorer(bundle)
     upload(other.attributes_panel.load, content, name)
-    assert [slider.description for slider in other.sliders[12:]] == names
+    assert names(other) == fitted and other.state.menus == explorer.state.menus
     assert not other.attributes_panel.save.disabled
+
+
+@pytest.fixture(scope="module")
+def labelled(bundle) -> NamedAxes:
+    """Attributes with a menu of hair styles, and fourteen numbers."""
+    rng = np.random.default_rng(0)
+    labels = {f"label {letter}": rng.uniform(-1, 1, 400) for letter in "abcdefghijklm"} | {
+        "smile": rng.uniform(0, 1, 400)
+    }
+    labels["hair"] = rng.choice(["bald", "long", "spiky"], 400)
+    z = 0.1 * rng.normal(size=(400, 32))
+    for place, values in enumerate(labels.values()):
+        z[:, place] += 1.0 * (values == "long") - (values == "bald") if values.dtype.kind == "U" else values
+    return fit_attributes(torch.from_numpy(z).float().reshape(400, 8, 2, 2), labels)
+
+
+@pytest.fixture
+def with_menu(bundle, labelled):
+    return LatentExplorer(bundle, torch.Generator().manual_seed(0), labelled)
+
+
+def test_a_menu_swaps_one_choice_for_another(with_menu):
+    menu, before = with_menu.menu_rows["hair"].menu, with_menu.picture.value
+    assert menu.options == ("as it is", "bald", "long", "spiky") and menu.value == "as it is"
+    menu.value = "bald"
+    bald = with_menu.picture.value
+    menu.value = "long"
+    assert with_menu.state.chosen == {"hair": "long"} and with_menu.picture.value != bald
+    code = with_menu.code_field.value
+    with_menu.undo_button.click()
+    assert menu.value == "bald" and with_menu.picture.value == bald
+    with_menu.undo_button.click()
+    assert menu.value == "as it is" and with_menu.picture.value == before
+    with_menu.code_field.value = code
+    assert menu.value == "long"
+    with_menu.menu_rows["hair"].lock.value = True
+    with_menu.randomize_button.click()
+    assert menu.value == "long"
+    menu.value = "as it is"
+    assert not with_menu.state.chosen
+
+
+def test_twelve_attributes_are_shown_and_all_can_be_found(with_menu):
+    def shown():
+        both = with_menu.attributes_panel.box.children[-1].children
+        return [row.children[0].children[0].value for column in both for row in column.children]
+
+    assert shown() == ["smile", "hair", *(f"label {letter}" for letter in "abcdefghij")]
+    with_menu.attributes_panel.find.value = "SPIKY "
+    assert shown() == ["hair"]
+    with_menu.attributes_panel.find.value = "label m"
+    assert shown() == ["label m"]
+    with_menu.attributes_panel.find.value = "beard"
+    assert shown() == []
+
+
+def test_what_is_locked_keeps_the_others_off_on_request(with_menu):
+    with_menu.axis_rows[14].lock.value = True
+    assert with_menu.state.kept_off == frozenset()
+    with_menu.attributes_panel.keep_off.value = True
+    assert with_menu.state.kept_off == {14}
+    with_menu.menu_rows["hair"].lock.value = True
+    assert with_menu.state.kept_off == {14, "hair"}
+    with_menu.attributes_panel.keep_off.value = False
+    assert with_menu.state.kept_off == frozenset() and with_menu.state.locked == {14, "hair"}
+
+
+def test_axes_are_named_in_place_and_saved(bundle, with_menu):
+    with_menu.axis_rows[2].name.value = "night"
+    with_menu.menu_rows["hair"].name.value = "style"
+    assert with_menu.state.names[2] == "night" and list(with_menu.menu_rows) == ["style"]
+    with_menu.menu_rows["style"].menu.value = "long"
+    assert with_menu.state.chosen == {"style": "long"}
+    with_menu.axis_rows[3].name.value = "night"
+    assert "expected one that no other axis has" in with_menu.message.value
+    assert with_menu.axis_rows[3].name.value == "axis 4"
+    with_menu.attributes_panel.save.click()
+    other = LatentExplorer(bundle)
+    upload(other.attributes_panel.load, downloaded(with_menu)[1], "mine.safetensors")
+    assert "night" in names(other) and list(other.menu_rows) == ["style"]
+
+
+def test_an_axis_that_was_named_can_be_saved_alone(explorer):
+    assert explorer.attributes_panel.save.disabled
+    explorer.axis_rows[0].name.value = "tilt"
+    explorer.attributes_panel.save.click()
+    assert NamedAxes.load(downloaded(explorer)[1]).names == ("tilt",)
 
 
 @pytest.mark.parametrize(
@@ -489,6 +589,89 @@ def test_bad_axes_are_explained(explorer, content, message):
     upload(explorer.attributes_panel.load, content)
     assert message in explorer.message.value
     assert len(explorer.sliders) == 12
+
+
+# ---------------------------------------------------------------------------------- seeds, the grid, soft and sharp
+
+
+def test_a_seed_can_be_typed_and_spread_draws_at_once(explorer):
+    explorer.prior_choice.value = "normal"
+    explorer.seed_field.value = "4711"
+    first, weights = explorer.picture.value, values(explorer)
+    explorer.randomize_button.click()
+    assert explorer.seed_field.value == str(explorer.state.draw.seed) != "4711"
+    explorer.seed_field.value = "4711"
+    assert explorer.picture.value == first
+    explorer.spread_slider.value = 0.5
+    assert explorer.picture.value != first and explorer.state.draw.seed == 4711
+    assert np.abs(values(explorer)).sum() < np.abs(weights).sum()
+    explorer.undo_button.click()
+    assert explorer.picture.value == first and explorer.spread_slider.value == 1.0
+    explorer.seed_field.value = "many"
+    assert "got the seed &#x27;many&#x27;" in explorer.message.value and explorer.seed_field.value == "4711"
+
+
+def test_a_face_of_the_grid_is_taken_and_varied(explorer):
+    explorer.tabs.selected_index = 3
+    style = explorer.grid_panel.faces._style
+    first = style.value
+    explorer.grid_panel.faces.buttons[5].click()
+    assert explorer.state.draw is not None and style.value != first
+    assert explorer.picture.value == explorer.state.render(*SHOWN)
+    taken = explorer.state.latent()
+    explorer.grid_panel.faces.buttons[2].click()
+    assert 0 < (explorer.state.latent() - taken).norm() < taken.norm()
+    explorer.grid_panel.new.click()
+    explorer.grid_panel.vary.click()
+    explorer.undo_button.click()
+    assert torch.equal(explorer.state.latent(), taken)
+
+
+def test_faces_that_were_kept_come_back(several):
+    several.randomize_button.click()
+    first = several.picture.value
+    several.keep_button.click()
+    several.model_choice.value = "two"
+    several.randomize_button.click()
+    for _ in range(3):
+        several.keep_button.click()
+    shown = [face.layout.display for face in several.grid_panel.kept.buttons]
+    assert shown == [None] * 4 + ["none"] * 2
+    several.grid_panel.kept.buttons[0].click()
+    assert several.model_choice.value == "one" and several.picture.value == first
+
+
+def test_a_switch_goes_from_soft_to_sharp_with_the_same_latent(bundle):
+    explorer = LatentExplorer({"soft": bundle, "soft-sharp": replace(bundle), "other": bundle})
+    explorer.randomize_button.click()
+    z = explorer.state.latent()
+    explorer.sharp_button.value = True
+    assert explorer.model_choice.value == explorer.state.name == "soft-sharp" and torch.equal(
+        explorer.state.latent(), z
+    )
+    explorer.sliders[0].value = 1.0
+    z = explorer.state.latent()
+    explorer.sharp_button.value = False
+    assert explorer.state.name == "soft" and torch.equal(explorer.state.latent(), z)
+    explorer.model_choice.value = "other"
+    assert explorer.sharp_button.layout.display == "none"
+
+
+def test_models_with_latents_of_their_own_are_not_switched(bundle):
+    axes = replace(bundle.axes, directions=-bundle.axes.directions)
+    explorer = LatentExplorer({"soft": bundle, "soft-sharp": replace(bundle, axes=axes)})
+    explorer.sharp_button.value = True
+    assert "have latents of their own" in explorer.message.value
+    assert explorer.state.name == "soft" and not explorer.sharp_button.value
+
+
+def test_a_model_that_ships_is_called_by_its_name():
+    explorer = LatentExplorer(load_pretrained("drawn-anime-sharp"))
+    assert explorer.state.name == "drawn-anime-sharp" and ":drawn-anime-sharp:flow:" in explorer.code_field.value
+    soft = ExplorerState(load_pretrained("drawn-anime"))
+    soft.go_to(5)
+    explorer.code_field.value = soft.code  # as codes of the sharp one were called
+    assert torch.equal(explorer.state.latent(), soft.latent()) and not explorer.message.value
 
 
 # ------------------------------------------------------------------------------------------------- morphs

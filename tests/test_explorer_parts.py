@@ -24,6 +24,6 @@ def test_nothing_uploaded(value):
 
 def test_two_columns_are_filled_one_after_the_other():
     strip = Image.fromarray(np.zeros((32, 160, 3), np.uint8))
-    boxes = [AxisRow(str(number), strip, 60).box for number in range(5)]
+    boxes = [AxisRow(str(number), strip, (-3, 3), 60).box for number in range(5)]
     left, right = columns(boxes).children
     assert left.children == tuple(boxes[:3]) and right.children == tuple(boxes[3:])

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import torch
 from PIL import Image
 
 from vaelib.drawn import draw_face
-from vaelib.explorer_state import Encoded, ExplorerState, Morph, drawn_face, model_of, read_face
-from vaelib.latents import NamedAxes, fit_pca
+from vaelib.explorer_codes import model_of
+from vaelib.explorer_state import ExplorerState, Morph, drawn_face, read_face
+from vaelib.latents import NamedAxes, fit_attributes, fit_pca
 from vaelib.pretrained import Bundle, load_pretrained
 
 
@@ -90,11 +92,10 @@ def test_a_wrong_number_of_weights_is_refused(state):
 def test_a_strip_shows_what_its_axis_does(state):
     strips = state.strips(side=64)
     assert len(strips) == 12 and {strip.size for strip in strips} == {(5 * 64, 64)}
-    state.weights[3] = -1.5
-    assert np.abs(np.asarray(strips[3])[:, 64:128].astype(int) - pixels(state.render(64))).max() <= 1
-    state.reset()
-    for strip in strips:
-        assert np.abs(np.asarray(strip)[:, 128:192].astype(int) - pixels(state.render(64))).max() <= 1
+    for place, weight in enumerate(np.linspace(*state.limits[3], 5)):
+        state.weights[3] = float(weight)
+        shown = np.asarray(strips[3])[:, 64 * place : 64 * place + 64].astype(int)
+        assert np.abs(shown - pixels(state.render(64))).max() <= 1
 
 
 # --------------------------------------------------------------------------------------- randomize, step, undo
@@ -152,14 +153,15 @@ def test_what_is_locked_stays(with_attributes):
     assert state.weights[3] == 2.5
 
 
-def test_step_moves_each_weight_in_its_own_direction_and_bounces(state):
-    state.weights = [0.0, 2.95, -2.95, 3.0, -3.0, *[0.0] * 7]
+def test_step_moves_each_weight_in_its_own_direction_and_bounces_at_its_limits(state):
+    state.limits = [(-3.0, 3.0)] * 5 + [(-1.0, 2.0)] * 7
+    state.weights = [0.0, 2.95, -2.95, 3.0, -3.0, -1.0, *[0.0] * 6]
     state.directions = [1, 1, -1, 1, -1, *[-1] * 7]
     state.step()
-    assert state.weights == [0.05, 3.0, -3.0, 2.95, -2.95, *[-0.05] * 7]
+    assert state.weights == [0.05, 3.0, -3.0, 2.95, -2.95, -0.95, *[-0.05] * 6]
     state.step()
-    assert state.weights == [0.1, 2.95, -2.95, 2.9, -2.9, *[-0.1] * 7]
-    assert state.directions == [1, -1, 1, -1, 1, *[-1] * 7]
+    assert state.weights == [0.1, 2.95, -2.95, 2.9, -2.9, -0.9, *[-0.1] * 6]
+    assert state.directions == [1, -1, 1, -1, 1, 1, *[-1] * 6]
     state.step(speed=4)
     assert state.weights[:3] == [0.3, 2.75, -2.75]
 
@@ -168,13 +170,70 @@ def test_step_moves_each_weight_in_its_own_direction_and_bounces(state):
 def test_a_long_animation_stays_in_range(state, speed):
     for _ in range(300):
         state.step(speed)
-        assert max(map(abs, state.weights)) <= 3
+        assert all(low <= weight <= high for weight, (low, high) in zip(state.weights, state.limits, strict=True))
 
 
 def test_at_the_published_speed_the_animation_comes_back(state):
+    state.limits = [(-3.0, 3.0)] * 12
     start = list(state.weights)
     for _ in range(240):  # 12 σ there and back, in steps of 0.05
         state.step()
+    assert state.weights == start
+
+
+def test_limits_are_those_of_the_faces_or_three(bundle, state):
+    for (low, high), (first, last) in zip(state.limits, bundle.axes.limits.tolist(), strict=True):
+        assert low <= first < low + 0.11 and high - 0.11 < last <= high
+    old = replace(bundle, axes=replace(bundle.axes, limits=None))
+    assert ExplorerState(old).limits == [(-3.0, 3.0)] * 12
+
+
+def test_a_seed_is_a_face(bundle, state):
+    state.randomize(seeded(0))
+    other = ExplorerState(bundle)
+    other.go_to(state.draw.seed)
+    assert other.weights == state.weights
+    with pytest.raises(ValueError, match="got the seed -1, expected a whole number from 0 to 4294967295"):
+        state.go_to(-1)
+
+
+def test_spread_draws_the_present_face_anew_with_the_same_noise(bundle, state):
+    for state.prior in ("axes", "normal"):
+        state.spread = 1.0
+        state.go_to(7)
+        z = state.latent()
+        state.move(2, round(state.weights[2] + 0.5, 1))
+        for spread in (0.8, 0.5):  # a drag
+            state.spread_out(spread)
+        moved = state.bundle.axes.scales[2] * state.bundle.axes.directions[2] / 2
+        expected = bundle.axes.mean + 0.5 * (z - bundle.axes.mean) + moved
+        rounding = bundle.axes.weights(state.latent() - expected + bundle.axes.mean)
+        assert rounding.abs().max() < 0.11
+        state.undo()
+        assert state.draw.spread == 1.0
+
+
+def test_variations_are_near_and_draws_are_not(bundle, state):
+    state.prior = "normal"
+    state.go_to(3)
+    assert len(state.faces(state.draws(3, seeded(0)))) == 3
+    z = state.latent()
+
+    def distance(draws):
+        other = ExplorerState(bundle)
+        return np.mean([(other.take(draw) or other.latent() - z).norm().item() for draw in draws])
+
+    assert distance(state.variations(6, seeded(0))) < 0.5 * distance(state.draws(6, seeded(0)))
+
+
+def test_it_begins_with_a_face_from_the_flow(bundle, state):
+    state.begin()
+    assert state.draw is None, "this bundle has no flow"
+    state = ExplorerState(load_pretrained("drawn-anime"))
+    state.begin()
+    assert state.draw.prior == state.prior == "flow"
+    start = state.weights
+    state.undo()
     assert state.weights == start
 
 
@@ -220,6 +279,108 @@ def test_attributes_add_to_the_axes(bundle, attributes, with_attributes):
     torch.testing.assert_close(state.latent(), expected)
 
 
+# ------------------------------------------------------------------------------------------------------- menus
+
+
+@pytest.fixture(scope="module")
+def fitted(bundle) -> NamedAxes:
+    """Attributes of which one, hair, is a menu: each style is a number of the latent."""
+    rng = np.random.default_rng(0)
+    hair, smile = rng.choice(["bald", "long", "spiky"], 600), rng.uniform(-1, 1, 600)
+    z = 0.1 * rng.normal(size=(600, 32))
+    for place, style in enumerate(("bald", "long", "spiky")):
+        z[:, place] += 3 * (hair == style)
+    z[:, 5] += 2 * smile
+    z[:, 0] += smile
+    return fit_attributes(torch.from_numpy(z).float().reshape(600, 8, 2, 2), {"hair": hair, "smile": smile})
+
+
+@pytest.fixture
+def with_menu(bundle, fitted):
+    return ExplorerState(bundle, fitted)
+
+
+def test_choices_are_a_menu_and_numbers_have_sliders(with_menu, fitted):
+    assert with_menu.names[12:] == ["smile"] and with_menu.menus == {"hair": ["bald", "long", "spiky"]}
+    assert with_menu.limits[12] == (-1.8, 1.7) or with_menu.limits[12] == (-1.8, 1.8)
+    face = with_menu.latent()
+    with_menu.choose("hair", "spiky")
+    torch.testing.assert_close(with_menu.latent(), fitted.swaps.swap(face, "hair", "spiky"))
+    with_menu.move(0, 1.0)  # the menu holds while the face changes under it
+    axes = with_menu.bundle.axes
+    moved = axes.latents(torch.tensor([[1.0] + 11 * [0.0]]))
+    torch.testing.assert_close(with_menu.latent(), fitted.swaps.swap(moved, "hair", "spiky"))
+    with_menu.choose("hair", None)
+    torch.testing.assert_close(with_menu.latent(), moved)
+    with_menu.undo()
+    assert with_menu.chosen == {"hair": "spiky"}
+    assert with_menu.menu_strip("hair", side=16).size == (48, 16)
+
+
+def test_a_locked_menu_stays(with_menu):
+    with_menu.choose("hair", "long")
+    with_menu.randomize(seeded(0))
+    assert with_menu.chosen == {}
+    with_menu.choose("hair", "long")
+    with_menu.locked = {"hair"}
+    with_menu.randomize(seeded(1))
+    assert with_menu.chosen == {"hair": "long"}
+
+
+def test_what_is_locked_can_keep_the_attributes_off(with_menu):
+    state = with_menu
+    hair = state.attributes.pick("hair=bald", "hair=long", "hair=spiky").directions.flatten(1)
+    start = state.latent()
+    state.move(12, 1.0)
+    assert ((state.latent() - start).flatten(1) @ hair.T).abs().max() > 0.1  # a smile goes a bit the way of bald hair
+    state.keep_off({"hair"})
+    assert ((state.latent() - start).flatten(1) @ hair.T).abs().max() < 1e-4
+    state.keep_off({12})
+    state.choose("hair", "long")
+    smile = state.attributes.pick("smile").directions.flatten(1)
+    moved = state.attributes.pick("smile").offsets(torch.ones(1, 1))
+    assert ((state.latent() - start - moved).flatten(1) @ smile.T).abs().max() < 1e-4
+    state.keep_off({3})
+    assert ((state.latent() - start).flatten(1) @ state.bundle.axes.directions[3].flatten()).abs().max() < 1e-4
+
+
+def test_names_are_given_and_kept(with_menu, fitted):
+    state = with_menu
+    state.move(12, 1.0)
+    state.choose("hair", "long")
+    face, code = state.latent(), state.code
+    for which, name in ((12, "grin"), (2, " night "), ("hair", "style")):
+        state.rename(which, name)
+    assert state.names[2] == "night" and state.names[12] == "grin" and list(state.menus) == ["style"]
+    torch.testing.assert_close(state.latent(), face)
+    assert state.code == code, "codes go by place"
+    again = NamedAxes.load(state.named().to_bytes())
+    assert set(again.names) == {"grin", "night", "style=bald", "style=long", "style=spiky"}
+    other = ExplorerState(state.bundle, again)
+    other.choose("style", "long")
+    other.move(other.names.index("night"), 1.0)
+    state.reset()
+    state.choose("style", "long")
+    state.move(2, 1.0)
+    assert (other.latent() - state.latent()).abs().max() < 0.05
+    for bad in ("", "grin", "a=b"):
+        with pytest.raises(ValueError, match="expected one that no other axis has"):
+            state.rename(0, bad)
+
+
+def test_the_sharp_model_follows_the_soft_one(bundle, with_menu):
+    sharp = ExplorerState(bundle, name="sharp")
+    with_menu.choose("hair", "long")
+    with_menu.randomize(seeded(0))
+    sharp.follow(with_menu)
+    assert torch.equal(sharp.latent(), with_menu.latent()) and sharp.name == "sharp"
+    sharp.undo()
+    assert sharp.chosen == {"hair": "long"}
+    stranger = ExplorerState(replace(bundle, axes=fit_pca(torch.randn(50, 8, 2, 2, generator=seeded(1)))), name="x")
+    with pytest.raises(ValueError, match="'sharp' and 'x' have latents of their own"):
+        sharp.follow(stranger)
+
+
 # ------------------------------------------------------------------------------------------------------- codes
 
 
@@ -249,6 +410,31 @@ def test_a_code_without_attributes_needs_none(bundle, state, with_attributes):
     with_attributes.move(13, 1.0)
     with pytest.raises(ValueError, match="mistyped, or belongs to other weights or attributes of 'drawn-anime'"):
         state.restore(with_attributes.code)
+
+
+def test_a_code_holds_what_is_chosen_and_kept_off(bundle, fitted, with_menu):
+    with_menu.randomize(seeded(2))
+    with_menu.choose("hair", "bald")
+    with_menu.move(12, -0.7)
+    for kept_off in ((), {"hair"}, {0, 12}):
+        with_menu.keep_off(kept_off)
+        other = ExplorerState(bundle, fitted)
+        other.restore(with_menu.code)
+        assert torch.equal(other.latent(), with_menu.latent()) and other.code == with_menu.code
+        assert (other.chosen, other.kept_off) == ({"hair": "bald"}, frozenset(kept_off))
+    assert with_menu.code.startswith("vae2:drawn-anime:axes:") and len(with_menu.code) < 60
+
+
+@pytest.mark.parametrize("at_right_angles", [False, True])
+def test_codes_from_before_there_were_menus_bring_their_face_back(bundle, fitted, with_menu, at_right_angles):
+    """Choices had sliders then, as they have now where the axes come without swaps."""
+    before = ExplorerState(bundle, fitted.pick(*fitted.names))
+    before.randomize(seeded(3))
+    before.move(before.names.index("hair=long"), 1.5)
+    before.orthogonal = at_right_angles
+    assert before.code.startswith("vae1:")
+    with_menu.restore(before.code)
+    assert (with_menu.latent() - before.latent()).abs().max() <= 0.5 / 16 + 1e-5  # the grid of an encoded face
 
 
 def test_codes_stay_what_they_are():
@@ -294,7 +480,8 @@ def test_another_process_restores_the_same_face():
     state.prior = "normal"
     state.randomize(seeded(5))
     code = (
-        "import json, sys; from vaelib.explorer_state import *; from vaelib.pretrained import load_pretrained;"
+        "import json, sys; from vaelib.explorer_codes import *; from vaelib.explorer_state import *;"
+        "from vaelib.pretrained import load_pretrained;"
         "state = ExplorerState(load_pretrained(model_of(sys.argv[1]))); state.restore(sys.argv[1]);"
         "print(json.dumps(state.latent().flatten().tolist()))"
     )
@@ -444,9 +631,3 @@ def test_taking_a_draw_is_what_randomize_does(bundle):
     one.randomize(seeded(3))
     other.take(one.draw)
     assert other.code == one.code
-
-
-def test_the_grid_of_an_encoded_latent():
-    z = torch.tensor([[[0.0, 1 / 16], [-1.03, 100.0]]])
-    latent = Encoded.of(z).latent((1, 2, 2))
-    assert latent.tolist() == [[[[0.0, 0.0625], [-1.0, 127 / 16]]]]

@@ -136,6 +136,18 @@ def test_an_attribute_changes_one_label_and_lets_the_others_be(labelled):
     torch.testing.assert_close(axes.directions.flatten(1).norm(dim=1), torch.ones(3))
 
 
+def test_limits_hold_all_but_the_last_faces_at_each_end(latents, labelled):
+    axes = fit_pca(latents, 5)
+    inside = (axes.weights(latents) >= axes.limits[:, 0]) & (axes.weights(latents) <= axes.limits[:, 1])
+    torch.testing.assert_close(inside.float().mean(0), torch.full((5,), 0.98), atol=0.005, rtol=0)
+    named = fit_attributes(*labelled)
+    low, high = named.limits[named.names.index("smile")].tolist()
+    assert (low, high) == (pytest.approx(-1.7, abs=0.1), pytest.approx(1.7, abs=0.1))  # a uniform label
+    glasses = labelled[1]["glasses"] == "round"
+    no, yes = named.limits[named.names.index("glasses=round")].tolist()
+    assert (no, yes) == pytest.approx(((0 - glasses.mean()) / glasses.std(), (1 - glasses.mean()) / glasses.std()))
+
+
 def test_weights_move_along_the_directions(labelled):
     axes = fit_attributes(*labelled)
     moved = axes.offsets(torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, -2.0]]))

@@ -25,8 +25,7 @@ from browsing import ROOT, browser_page
 from PIL import Image
 
 from vaelib.drawn import draw_face
-from vaelib.explorer import _first
-from vaelib.explorer_state import Draw, ExplorerState, drawn_face
+from vaelib.explorer_state import Draw, ExplorerState, drawn_face, first_attributes
 from vaelib.pretrained import load_pretrained, shipped
 
 SOURCES = ROOT / "site" / "static"
@@ -317,7 +316,7 @@ def face_on(page) -> np.ndarray:
 
 def state_of(name: str) -> ExplorerState:
     bundle = load_pretrained(name)
-    return ExplorerState(bundle, _first(bundle.attributes), name)
+    return ExplorerState(bundle, first_attributes(bundle.attributes), name)
 
 
 def first_model(site: Path) -> str:

@@ -21,11 +21,16 @@ from weakref import WeakSet
 
 import ipywidgets as widgets
 import torch
+from PIL import Image
 
+from vaelib.explorer_codes import AXES, Draw, model_of
 from vaelib.explorer_parts import (
     SLIDER_STEP,
+    STYLE,
     AttributesPanel,
     AxisRow,
+    GridPanel,
+    MenuRow,
     MorphEnd,
     button,
     choice,
@@ -35,7 +40,8 @@ from vaelib.explorer_parts import (
     setting,
     take_upload,
 )
-from vaelib.explorer_state import AXES, ExplorerState, Morph, drawn_face, model_of, read_face
+from vaelib.explorer_state import ExplorerState, Morph, drawn_face, read_face, to_file
+from vaelib.explorer_still import morph_still, still
 from vaelib.faces import load_faces
 from vaelib.latents import NamedAxes, fit_attributes_of
 from vaelib.plots import to_gif, to_mp4
@@ -46,12 +52,13 @@ PAUSE_SECONDS = 0.005  # the least that the animation leaves to everything else 
 FRAMES_PER_SLIDER_MOVE = 5  # moving twelve sliders at every frame is more than a browser keeps up with
 PATIENCE_SECONDS = 1.0  # how long the animation waits for a browser that lags or has gone
 ABSENT_SECONDS = 60.0  # after which a browser that lags counts as closed
-SHOWN_SIZE = 320  # pixels on the page;
-SENT_SIZE = 160  # half of that is drawn, and the browser enlarges it
+SHOWN_SIZE = 640  # pixels on the page, where there is room for them;
+SENT_SIZE = 320  # half of that is drawn, and the browser enlarges it
 RECORDED_MOST = 2048  # pixels a side of a recording: 60 frames of 2048 make a file of 60 MB
 RECORDED_FRAMES, RECORDED_SPEED, RECORDED_SECONDS = 60, 2, 0.04  # as fast as on the page, at half its rate
 RECORDINGS = {"GIF": (to_gif, "image/gif"), "MP4": (to_mp4, "video/mp4")}
-ATTRIBUTES_SHOWN = 12  # of those given or fitted
+KEPT_FACES = 6  # as many as stand in a row
+SHARP = "-sharp"  # how the name ends of a model that shares its latents with the soft one
 FITTED_FACES = 1000
 LONGEST_WAIT = 0.1  # seconds until the next picture, however many events come meanwhile
 EXPECTED = (ValueError, OSError, ModuleNotFoundError)  # errors that are about what somebody gave, and say what to do
@@ -64,7 +71,8 @@ class LatentExplorer:
     """Sliders on the axes of a model's latent space, and the face they describe; morphs; things to keep.
 
     `models` is a bundle, or several by name. `attributes` (one `NamedAxes`, or by the same names; else the bundle's
-    own, where it has any) are the sliders of the second tab: the first twelve. Randomize draws from `generator`.
+    own, where it has any) are the sliders and menus of the second tab. Randomize draws from `generator`. It opens with
+    a face drawn from the flow, where the bundle has one, else with the mean face.
 
     It displays itself as the last line of a cell, in Jupyter, Colab and Voilà; where there are no widgets the face is
     shown as a still picture. `state` and `morph` are what it shows of the model chosen; the ipywidgets it is made of
@@ -79,7 +87,7 @@ class LatentExplorer:
         generator: torch.Generator | None = None,
         attributes: NamedAxes | Mapping[str, NamedAxes] | None = None,
     ):
-        bundles = {models.card["faces"]: models} if isinstance(models, Bundle) else models
+        bundles = {models.name or models.card["faces"]: models} if isinstance(models, Bundle) else models
         if not bundles:
             raise ValueError("got no model, expected a bundle or several by name: see vaelib.load_pretrained")
         if not isinstance(attributes, Mapping):
@@ -96,6 +104,8 @@ class LatentExplorer:
         self._has_browser = False
         self._answered_at = 0.0  # when the browser last did
         self._seeds = itertools.count(3)  # of the drawn faces to morph between
+        self._grid: list = []  # the latents of the faces in the grid, drawn or encoded
+        self._kept: list[tuple[str, bytes]] = []  # codes, with their faces
 
         for other in list(_EXPLORERS):
             other.stop()
@@ -103,6 +113,7 @@ class LatentExplorer:
         self._make_widgets()
         self._open(next(iter(bundles)))
         self._listen()
+        self._show_kept()
 
     def __repr__(self) -> str:
         card = self.state.bundle.card
@@ -113,9 +124,15 @@ class LatentExplorer:
         view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
         return {
             "text/plain": repr(self),
-            "image/png": b64encode(self.scene.render()).decode(),
+            "image/png": b64encode(to_file(self._still())).decode(),
             "application/vnd.jupyter.widget-view+json": view,
         }
+
+    def _still(self) -> Image.Image:
+        if self.scene is self.morph:
+            return morph_still(self.morph)
+        attributes = self._tab == "Attributes" and bool(self.attribute_rows)
+        return still(self.state, attributes)
 
     def stop(self) -> None:
         """End the animation, if there is one."""
@@ -132,42 +149,61 @@ class LatentExplorer:
         self.prior_choice = choice("draw from", [AXES], width="190px")
         self.spread_slider = setting("spread", 0.0, 3.0, step=0.1)
         self.speed_slider = setting("speed", 0.2, 4.0, step=0.2)
-        settings = [self.model_choice, self.prior_choice, self.spread_slider, self.speed_slider]
+        self.sharp_button = button(
+            widgets.ToggleButton, "sharp", "eye", "88px", "The same latent by the soft model or the sharp one"
+        )
+        settings = [self.model_choice, self.sharp_button, self.prior_choice, self.spread_slider, self.speed_slider]
         if len(self._bundles) == 1:
             del settings[0]
         # Never shown: the browser sends the number of the frame back when it has got that far.
         self._tick, self._echo = widgets.IntText(), widgets.IntText()
         self._link = widgets.jsdlink((self._tick, "value"), (self._echo, "value"))
 
-        self.axes_panel, self.attributes_panel = widgets.VBox(), AttributesPanel()
-        self.tabs = widgets.Tab(
-            [self.axes_panel, self.attributes_panel.box, self._make_morph()],
-            layout={"flex": "1 1 360px", "max_width": "790px"},
+        self.axes_panel, self.attributes_panel, self.grid_panel = (
+            widgets.VBox(),
+            AttributesPanel(),
+            GridPanel(KEPT_FACES),
         )
-        for index, title in enumerate(("Axes", "Attributes", "Morph")):
+        self._panels = {
+            "Axes": self.axes_panel,
+            "Attributes": self.attributes_panel.box,
+            "Morph": self._make_morph(),
+            "Grid": self.grid_panel.box,
+        }
+        self.tabs = widgets.Tab([*self._panels.values()], layout={"flex": "1 1 400px", "max_width": "790px"})
+        for index, title in enumerate(self._panels):
             self.tabs.set_title(index, title)
         # The picture at right, as published; on a narrow page, where the sliders do not fit beside it, above them.
         below = {"flex_flow": "row-reverse wrap", "justify_content": "flex-end", "align_items": "flex-start"}
         body = widgets.HBox([self._make_stage(), self.tabs], layout=below | {"grid_gap": "8px 16px"})
-        self.box = widgets.VBox([row(*settings, gap="4px 16px"), body], layout={"width": "100%", "max_width": "1140px"})
+        style = widgets.HTML(f"<style>{STYLE}</style>", layout={"height": "0", "margin": "0"})
+        width = {"width": "100%", "max_width": f"{790 + 16 + SHOWN_SIZE}px"}
+        self.box = widgets.VBox([row(*settings, gap="4px 16px"), body, style], layout=width)
 
     def _make_stage(self) -> widgets.Widget:
         """The picture, and what to do with it."""
-        wide = {"width": f"{SHOWN_SIZE}px"}
-        self.picture = widgets.Image(format="jpeg", width=SHOWN_SIZE, height=SHOWN_SIZE)
-        self.randomize_button = button(widgets.Button, "Randomize", "random")
-        self.animate_button = button(widgets.ToggleButton, "Animate", "play")
-        self.upload = widgets.FileUpload(
-            description="Your face", accept="image/*", multiple=False, layout={"width": "156px"}
+        wide = {"width": "100%", "margin": "2px 0"}
+        self.picture = widgets.Image(format="jpeg", layout={"width": "100%", "margin": "0"})
+        self.picture.add_class("vaelib-picture")
+        self.randomize_button = button(widgets.Button, "Randomize", "random", "116px")
+        self.seed_field = widgets.Text(
+            description="seed", placeholder="none", continuous_update=False, style=label(34), layout={"width": "124px"}
         )
-        self.draw_button = button(widgets.Button, "Draw a face", "paint-brush", tooltip="Drawn by the package, to edit")
-        self.undo_button = button(widgets.Button, "Undo", "undo")
-        self.reset_button = button(widgets.Button, "Reset", "home")
+        self.animate_button = button(widgets.ToggleButton, "Animate", "play", "104px")
+        self.upload = widgets.FileUpload(
+            description="Your face", accept="image/*", multiple=False, layout={"width": "134px"}
+        )
+        self.draw_button = button(
+            widgets.Button, "Draw a face", "paint-brush", "126px", "Drawn by the package, to edit"
+        )
+        self.keep_button = button(widgets.Button, "Keep", "heart", "84px", "In the strip of the Grid tab")
+        self.undo_button = button(widgets.Button, "Undo", "undo", "84px")
+        self.reset_button = button(widgets.Button, "Reset", "home", "84px", "To the mean face")
         self.size_field = widgets.BoundedIntText(
             512, min=16, max=4096, description="pixels", style=label(40), layout={"width": "110px"}
         )
-        self.save_button = button(widgets.Button, "Save PNG", width="202px")
-        self.record_buttons = {kind: button(widgets.Button, f"Record {kind}", "film") for kind in RECORDINGS}
+        self.save_button = button(widgets.Button, "Save PNG", width="96px")
+        self.record_buttons = {kind: button(widgets.Button, f"Record {kind}", "film", "124px") for kind in RECORDINGS}
         if find_spec("av") is None:
             mp4 = self.record_buttons["MP4"]
             mp4.disabled, mp4.tooltip = True, "Needs PyAV: pip install av"
@@ -183,15 +219,13 @@ class LatentExplorer:
         )
         self.message = widgets.HTML(layout=wide | {"min_height": "32px"})
         rows = [
-            row(self.randomize_button, self.animate_button),
-            row(self.upload, self.draw_button),
-            row(self.undo_button, self.reset_button),
-            row(self.size_field, self.save_button),
-            row(*self.record_buttons.values()),
+            row(self.randomize_button, self.seed_field, self.animate_button, self.undo_button, self.reset_button),
+            row(self.upload, self.draw_button, self.keep_button),
+            row(self.size_field, self.save_button, *self.record_buttons.values()),
         ]
         return widgets.VBox(
             [self.picture, *rows, self.code_field, self.progress, self.message],
-            layout={"width": f"{SHOWN_SIZE + 8}px", "flex": "0 0 auto"},
+            layout={"flex": "1 1 300px", "max_width": f"{SHOWN_SIZE}px"},
         )
 
     def _make_morph(self) -> widgets.Widget:
@@ -205,28 +239,64 @@ class LatentExplorer:
 
     def _open(self, name: str) -> None:
         """Show the model called `name`, as it was left."""
-        if name not in self._states:
-            bundle = self._bundles[name]
-            attributes = self._attributes.get(name) or bundle.attributes
-            state = ExplorerState(bundle, _first(attributes), name)
-            self._states[name] = state, Morph(bundle, state.decoder)
-        self.state, self.morph = self._states[name]
+        self._switch_to(name)
         with self._held():
             self.prior_choice.options = [AXES, *self.state.bundle.priors]
             self.prior_choice.value, self.spread_slider.value = self.state.prior, self.state.spread
+        self._grid = []
         self._show_axes()
+
+    def _switch_to(self, name: str) -> None:
+        if name not in self._states:
+            bundle = self._bundles[name]
+            state = ExplorerState(bundle, self._attributes.get(name) or bundle.attributes, name)
+            state.begin()
+            self._states[name] = state, Morph(bundle, state.decoder)
+        self.state, self.morph = self._states[name]
+        with self._held():
+            self.sharp_button.value = name.endswith(SHARP)
+            self.sharp_button.layout.display = None if self._partner in self._bundles else "none"
+            self.model_choice.value = name
+
+    @property
+    def _partner(self) -> str:
+        """The name of the model that shows the same latents softly, or sharply."""
+        name = self.state.name
+        return name.removesuffix(SHARP) if name.endswith(SHARP) else name + SHARP
 
     def _show_axes(self) -> None:
         state, count = self.state, len(self.state.bundle.axes)
-        widths = [60] * count + [132] * (len(state.names) - count)
-        self.axis_rows = [AxisRow(*each) for each in zip(state.names, state.strips(), widths, strict=True)]
-        for index, axis in enumerate(self.axis_rows):
-            axis.lock.value = index in state.locked
-            self._hear(axis.slider, self._on_slider)
-            self._hear(axis.lock, self._on_lock)
+        widths = [64] * count + [120] * (len(state.names) - count)
+        self.axis_rows = [
+            AxisRow(*each) for each in zip(state.names, state.strips(), state.limits, widths, strict=True)
+        ]
+        self.menu_rows = {
+            label: MenuRow(label, state.menu_strip(label), choices, 120) for label, choices in state.menus.items()
+        }
+        for which, each in self._rows():
+            each.lock.value = which in state.locked
+            self._hear(each.lock, self._on_lock)
+            self._hear(each.name, partial(self._on_name, each))
+            if isinstance(each, AxisRow):
+                self._hear(each.slider, self._on_slider)
+            else:
+                self._hear(each.menu, partial(self._on_choice, each))
         self.axes_panel.children = [columns([axis.box for axis in self.axis_rows[:count]])]
-        self.attributes_panel.show(self.axis_rows[count:], state.can_be_orthogonal)
+        self._show_attributes()
         self._show()
+
+    def _show_attributes(self) -> None:
+        self.attributes_panel.save.disabled = self.state.named() is None
+        self.attributes_panel.show(self.attribute_rows, self.state.can_be_orthogonal)
+
+    def _rows(self) -> list[tuple[int | str, AxisRow | MenuRow]]:
+        """The rows with what `state.locked` calls them: an index, or a label."""
+        return [*enumerate(self.axis_rows), *self.menu_rows.items()]
+
+    @property
+    def attribute_rows(self) -> list[AxisRow | MenuRow]:
+        """The rows of the second tab."""
+        return [*self.axis_rows[len(self.state.bundle.axes) :], *self.menu_rows.values()]
 
     @property
     def sliders(self) -> list[widgets.FloatSlider]:
@@ -236,15 +306,25 @@ class LatentExplorer:
     @property
     def scene(self) -> ExplorerState | Morph:
         """What the picture shows: the morph on its tab, else the face at the sliders."""
-        return self.morph if self.tabs.selected_index == 2 else self.state
+        return self.morph if self._tab == "Morph" else self.state
+
+    @property
+    def _tab(self) -> str:
+        return list(self._panels)[self.tabs.selected_index or 0]
 
     # ----------------------------------------------------------------------------------------------- listening
 
     def _listen(self) -> None:
         for widget, handler in (
             (self.randomize_button, self._on_randomize),
+            (self.seed_field, self._on_seed),
             (self.upload, self._on_own_face),
             (self.draw_button, self._on_draw),
+            (self.keep_button, self._on_keep),
+            (self.grid_panel.new, self._on_new_faces),
+            (self.grid_panel.vary, self._on_vary),
+            *((face, partial(self._on_grid, place)) for place, face in enumerate(self.grid_panel.faces.buttons)),
+            *((face, partial(self._on_kept, place)) for place, face in enumerate(self.grid_panel.kept.buttons)),
             (self.undo_button, self._on_undo),
             (self.reset_button, self._on_reset),
             (self.attributes_panel.fit, self._on_fit),
@@ -256,12 +336,15 @@ class LatentExplorer:
             (self._echo, self._on_echo),
             (self.animate_button, self._on_animate),
             (self.model_choice, self._on_model),
-            (self.prior_choice, self._on_setting),
-            (self.spread_slider, self._on_setting),
+            (self.sharp_button, self._on_sharp),
+            (self.prior_choice, self._on_prior),
+            (self.spread_slider, self._on_spread),
             (self.code_field, self._on_code),
             (self.morph_slider, self._on_morph),
             (self.spherical_box, self._on_morph),
             (self.attributes_panel.orthogonal, self._on_orthogonal),
+            (self.attributes_panel.keep_off, self._on_keep_off),
+            (self.attributes_panel.find, self._on_find),
             (self.attributes_panel.load, self._on_load),
             *((end.upload, partial(self._on_upload, side)) for side, end in enumerate(self.ends)),
         ):
@@ -327,10 +410,41 @@ class LatentExplorer:
             self._draw_soon()
 
     def _on_lock(self, change: dict) -> None:
-        self.state.locked = {index for index, axis in enumerate(self.axis_rows) if axis.lock.value}
+        self.state.locked = {which for which, row in self._rows() if row.lock.value}
+        if self.attributes_panel.keep_off.value:
+            self._on_keep_off(change)
 
-    def _on_setting(self, change: dict) -> None:
-        self.state.prior, self.state.spread = self.prior_choice.value, round(self.spread_slider.value, 1)
+    def _on_keep_off(self, change: dict) -> None:
+        self.state.keep_off(self.state.locked if self.attributes_panel.keep_off.value else ())
+        self._show_strips()
+        self._draw()
+
+    def _on_choice(self, row: MenuRow, change: dict) -> None:
+        self.state.choose(row.name.value, row.choice)
+        self._draw()
+
+    def _on_name(self, row: AxisRow | MenuRow, change: dict) -> None:
+        (which,) = [which for which, each in self._rows() if each is row]
+        try:
+            self.state.rename(which, change["new"])
+            self._say("")
+        finally:
+            names = [*self.state.names, *self.state.menus]
+            self.menu_rows = dict(zip(self.state.menus, self.menu_rows.values(), strict=True))
+            with self._held():
+                row.name.value = names[[each for _, each in self._rows()].index(row)]
+        self.attributes_panel.save.disabled = self.state.named() is None
+
+    def _on_find(self, change: dict) -> None:
+        self._show_attributes()
+
+    def _on_prior(self, change: dict) -> None:
+        self.state.prior = self.prior_choice.value
+
+    def _on_spread(self, change: dict) -> None:
+        self.state.spread_out(round(self.spread_slider.value, 1))
+        self._move_sliders()
+        self._draw_soon()
 
     def _on_morph(self, change: dict) -> None:
         self.morph.move(self.morph_slider.value, self.spherical_box.value)
@@ -339,6 +453,18 @@ class LatentExplorer:
     def _on_model(self, change: dict) -> None:
         self.stop()
         self._open(change["new"])
+
+    def _on_sharp(self, change: dict) -> None:
+        self.stop()
+        before, partner = self.state, self._partner
+        try:
+            self._switch_to(partner)
+            self.state.follow(before)
+        except ValueError:
+            self._switch_to(before.name)
+            raise
+        self._show_strips()
+        self._show()
 
     def _on_orthogonal(self, change: dict) -> None:
         self.state.remember()
@@ -349,13 +475,15 @@ class LatentExplorer:
     def _show_strips(self) -> None:
         for axis, strip in zip(self.axis_rows, self.state.strips(), strict=True):
             axis.show(strip)
+        for name, menu in self.menu_rows.items():
+            menu.show(self.state.menu_strip(name))
 
     def _on_fit(self, button: widgets.Button) -> None:
         bundle = self.state.bundle
         faces = load_faces(bundle.card["faces"], bundle.image_size, count=FITTED_FACES, verbose=False)
         some = faces.select(range(min(FITTED_FACES, len(faces))))
         self._use(fit_attributes_of(bundle.vae, some))
-        self._say(f"{len(self.state.attributes)} attributes fitted to {len(some):,} {some.name} faces")
+        self._say(f"{len(self.attribute_rows)} attributes fitted to {len(some):,} {some.name} faces")
 
     def _on_load(self, change: dict) -> None:
         if content := take_upload(self.attributes_panel.load):
@@ -369,12 +497,14 @@ class LatentExplorer:
 
     def _use(self, attributes: NamedAxes) -> None:
         self.stop()
-        self.state.use(_first(attributes))
+        self.state.use(attributes)
         self._show_axes()
 
     def _on_tab(self, change: dict) -> None:
         self.stop()
         self.code_field.disabled = self.scene is self.morph
+        if self._tab == "Grid" and not self._grid:
+            self._show_grid(self.state.draws(16, self._generator))
         self._show()
 
     def _on_randomize(self, button: widgets.Button) -> None:
@@ -383,6 +513,17 @@ class LatentExplorer:
         else:
             self.state.randomize(self._generator)
         self._show()
+
+    def _on_seed(self, change: dict) -> None:
+        try:
+            if text := change["new"].strip():
+                if not text.isdecimal():
+                    raise ValueError(f"got the seed {text!r}, expected a whole number such as 4711")
+                self.stop()
+                self.state.go_to(int(text))
+                self._say("")
+        finally:
+            self._show()
 
     def _on_own_face(self, change: dict) -> None:
         if content := take_upload(self.upload):
@@ -395,7 +536,8 @@ class LatentExplorer:
         self.stop()
         self.state.encode(picture)
         with self._held():
-            self.tabs.selected_index = min(self.tabs.selected_index or 0, 1)  # to the sliders, from the morph
+            if self.scene is self.morph:
+                self.tabs.selected_index = 0  # to the sliders
             self.code_field.disabled = False
         self._say("As the model sees it; the sliders and named axes work on it.")
         self._show()
@@ -411,14 +553,47 @@ class LatentExplorer:
         self._show()
 
     def _on_code(self, change: dict) -> None:
+        self._restore(change["new"])
+
+    def _restore(self, code: str) -> None:
+        self.stop()
         try:
-            name = model_of(change["new"])
-            if name in self._bundles:
-                self.model_choice.value = name
-            self.state.restore(change["new"])
+            name = model_of(code)
+            if name in self._bundles and name != self.state.name:
+                self._open(name)
+            self.state.restore(code)
             self._say("")
         finally:
             self._show()
+
+    # ------------------------------------------------------------------------------------------- grid
+
+    def _on_new_faces(self, button: widgets.Button) -> None:
+        self._show_grid(self.state.draws(16, self._generator))
+
+    def _on_vary(self, button: widgets.Button) -> None:
+        self._show_grid(self.state.variations(16, self._generator))
+
+    def _on_grid(self, place: int, button: widgets.Button) -> None:
+        self.stop()
+        self.state.take(self._grid[place])
+        self._show()
+        self._show_grid(self.state.variations(16, self._generator))
+
+    def _show_grid(self, draws: list) -> None:
+        self._grid = draws
+        self.grid_panel.faces.show([_thumbnail(face) for face in self.state.faces(draws)])
+
+    def _on_keep(self, button: widgets.Button) -> None:
+        face = _thumbnail(self.state.picture(2 * self.state.bundle.image_size))
+        self._kept = [*self._kept, (self.state.code, face)][-KEPT_FACES:]
+        self._show_kept()
+
+    def _show_kept(self) -> None:
+        self.grid_panel.kept.show([face for _, face in self._kept])
+
+    def _on_kept(self, place: int, button: widgets.Button) -> None:
+        self._restore(self._kept[place][0])
 
     # ------------------------------------------------------------------------------------------- morphs
 
@@ -470,7 +645,7 @@ class LatentExplorer:
 
     def _on_save_attributes(self, button: widgets.Button) -> None:
         self._offer(
-            self.state.attributes.to_bytes(), f"{self.state.name}-attributes.safetensors", "application/octet-stream"
+            self.state.named().to_bytes(), f"{self.state.name}-attributes.safetensors", "application/octet-stream"
         )
 
     def _offer(self, content: bytes, name: str, kind: str) -> None:
@@ -531,8 +706,11 @@ class LatentExplorer:
 
     def _move_sliders(self) -> None:
         with self._held():  # else each slider would have its own picture drawn
-            for slider, weight in zip(self.sliders, self.state.weights, strict=True):
-                slider.value = weight
+            for axis, weight in zip(self.axis_rows, self.state.weights, strict=True):
+                axis.show_weight(weight)
+            for name, menu in self.menu_rows.items():
+                menu.show_choice(self.state.chosen.get(name))
+            self.spread_slider.value = self.state.spread
             self.morph_slider.value, self.spherical_box.value = self.morph.share, self.morph.spherical
             self.attributes_panel.orthogonal.value = self.state.orthogonal
 
@@ -567,6 +745,7 @@ class LatentExplorer:
     def _show_code(self) -> None:
         with self._held():
             self.code_field.value = "" if self.scene is self.morph else self.state.code
+            self.seed_field.value = str(self.state.draw.seed) if isinstance(self.state.draw, Draw) else ""
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -576,9 +755,9 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _first(attributes: NamedAxes | None) -> NamedAxes | None:
-    """As many as there is room for."""
-    return attributes and attributes.pick(*attributes.names[:ATTRIBUTES_SHOWN])
+def _thumbnail(face: Image.Image) -> bytes:
+    """A face for a button."""
+    return to_file(face.resize((128, 128), Image.Resampling.LANCZOS), "JPEG")
 
 
 class _ShippedModels(Mapping):

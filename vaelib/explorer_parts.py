@@ -1,65 +1,172 @@
-"""The pieces that the explorer is put together from: rows, buttons, one end of a morph. Plain ipywidgets, 7 or 8."""
+"""The pieces that the explorer is put together from: rows, panels, buttons with faces. Plain ipywidgets, 7 or 8."""
+
+from base64 import b64encode
+from collections.abc import Sequence
 
 import ipywidgets as widgets
+import traitlets
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
-from vaelib.explorer_state import LIMIT, Morph, to_file
+from vaelib.explorer_state import Morph, to_file
 
 SLIDER_STEP = 0.1
+AS_IT_IS = "as it is"  # the first entry of a menu
+ROWS_SHOWN = 12  # of the attributes
+# What people ask for first; the others follow by name.
+USEFUL = ("glasses", "accessory", "smile", "hair", "tilt", "skin", "mouth", "beard", "eyes", "background", "blush")
+FACE_BUTTON = "vaelib-face"
+STYLE = f"""
+.{FACE_BUTTON} {{border-radius: 4px; padding: 0; background-color: #ddd}}
+.vaelib-name input {{background: transparent !important; text-align: right; padding: 0 2px !important}}
+.vaelib-name input:not(:hover, :focus) {{border-color: transparent !important}}
+.vaelib-picture {{width: 100%; height: auto}}
+"""
 
 
-class AxisRow:
-    """A slider under a strip of faces that shows what it does, and a button that locks it."""
+class _Row:
+    """What a row has beside its control: a name to change in place, a strip of faces, a lock."""
 
-    def __init__(self, name: str, strip: Image.Image, label_width: int):
-        margin = f"4px 7px 0 {label_width - 58}px"
+    def __init__(self, name: str, strip: Image.Image, name_width: int, control: widgets.Widget):
         self.lock = widgets.ToggleButton(
-            description="lock",
-            tooltip="Randomize and Animate leave this axis as it is",
-            layout={"width": "48px", "margin": margin},
+            tooltip="Randomize and Animate leave this as it is",
+            layout={"width": "32px", "margin": f"2px 6px 2px {name_width - 36}px", "padding": "0"},
         )
-        # As wide as the slider's track and a face more, so that each face stands over the weight that it has.
-        self.strip = widgets.Image(format="jpeg", layout={"width": "172px", "height": "34px"})
-        self.slider = widgets.FloatSlider(
-            description=name,
-            min=-LIMIT,
-            max=LIMIT,
-            step=SLIDER_STEP,
-            readout_format=".1f",
-            style=label(label_width),
-            layout={"width": f"{label_width + 234}px"},
-        )
-        self.box = widgets.VBox([widgets.HBox([self.lock, self.strip]), self.slider])
+        traitlets.dlink((self.lock, "value"), (self.lock, "icon"), lambda locked: "lock" if locked else "unlock")
+        self.name = widgets.Text(name, continuous_update=False, layout={"width": f"{name_width}px"})
+        self.name.add_class("vaelib-name")
+        # As wide as a slider's track and a face more, so that each face stands over the weight that it has.
+        width = min(strip.width / strip.height * 34, 238 if strip.width / strip.height > 5 else 172)
+        height = width * strip.height / strip.width
+        self.strip = widgets.Image(format="jpeg", layout={"width": f"{width:.0f}px", "height": f"{height:.0f}px"})
+        self.box = widgets.VBox([widgets.HBox([self.name, self.strip]), widgets.HBox([self.lock, control])])
         self.show(strip)
 
     def show(self, strip: Image.Image) -> None:
         self.strip.value = to_file(strip, "JPEG")
 
 
+class AxisRow(_Row):
+    """A slider under a strip of faces that shows what it does."""
+
+    def __init__(self, name: str, strip: Image.Image, limits: tuple[float, float], name_width: int):
+        low, high = limits
+        self.slider = widgets.FloatSlider(
+            min=low, max=high, step=SLIDER_STEP, readout_format=".1f", layout={"width": "230px"}
+        )
+        super().__init__(name, strip, name_width, self.slider)
+
+    def matches(self, text: str) -> bool:
+        return text in self.name.value.lower()
+
+    def show_weight(self, weight: float) -> None:
+        """Set the slider; a face from farther out, as of a code, makes it longer."""
+        self.slider.min, self.slider.max = min(self.slider.min, weight), max(self.slider.max, weight)
+        self.slider.value = weight
+
+
+class MenuRow(_Row):
+    """A menu under the faces of its choices."""
+
+    def __init__(self, name: str, strip: Image.Image, choices: Sequence[str], name_width: int):
+        self.menu = widgets.Dropdown(options=[AS_IT_IS, *choices], layout={"width": "176px"})
+        super().__init__(name, strip, name_width, self.menu)
+
+    def matches(self, text: str) -> bool:
+        return any(text in word.lower() for word in (self.name.value, *self.menu.options[1:]))
+
+    @property
+    def choice(self) -> str | None:
+        return None if self.menu.value == AS_IT_IS else self.menu.value
+
+    def show_choice(self, choice: str | None) -> None:
+        self.menu.value = choice or AS_IT_IS
+
+
+def by_use(row: AxisRow | MenuRow) -> tuple[int, str]:
+    """What to sort rows by: what most people look for first, then by name; and last the tints, "hair: red"."""
+    name = row.name.value
+    place = next((place for place, word in enumerate(USEFUL) if name.startswith(word)), len(USEFUL))
+    return place + len(USEFUL) * (": " in name), name
+
+
 class AttributesPanel:
-    """What stands above the sliders of the attributes: where they come from, where they go."""
+    """What stands above the attributes: where they come from, where they go, which of them to show."""
 
     def __init__(self):
         self.fit = button(
             widgets.Button, "Fit to faces", width="100px", tooltip="Find the axes of a thousand labelled faces"
         )
         self.load = widgets.FileUpload(description="Load", accept=".safetensors", layout={"width": "104px"})
-        self.save = button(widgets.Button, "Save", width="64px", tooltip="Keep these axes as a file, for Load")
+        self.save = button(
+            widgets.Button, "Save", width="64px", tooltip="Keep these, and the axes that you named, as a file for Load"
+        )
+        self.find = widgets.Text(placeholder="find: glasses, smile, …", layout={"width": "180px"})
         self.orthogonal = widgets.Checkbox(
-            description="at right angles to each other", indent=False, layout={"width": "220px"}
+            description="at right angles to each other", indent=False, layout={"width": "210px"}
+        )
+        self.keep_off = widgets.Checkbox(
+            description="at right angles to what is locked", indent=False, layout={"width": "230px"}
         )
         self._note = widgets.HTML(
             "Axes with names come from faces with labels: fit them to a thousand (which takes some seconds), "
             "or load what was saved."
         )
+        self._count = widgets.HTML()
         self.box = widgets.VBox()
 
-    def show(self, rows: list[AxisRow], can_be_orthogonal: bool) -> None:
-        """Put the sliders in; where there are none, say how to get some."""
-        self.save.disabled, self.orthogonal.disabled = not rows, not can_be_orthogonal
-        below = columns([each.box for each in rows]) if rows else self._note
-        self.box.children = [row(self.fit, self.load, self.save, self.orthogonal, gap="4px 8px"), below]
+    def show(self, rows: list[AxisRow | MenuRow], can_be_orthogonal: bool) -> None:
+        """Put the rows in that fit to what is looked for; where there are none at all, say how to get some."""
+        self.orthogonal.disabled = not can_be_orthogonal
+        self.keep_off.disabled = not rows
+        text = self.find.value.strip().lower()
+        found = [row for row in sorted(rows, key=by_use) if row.matches(text)]
+        self._count.value = f"{len(found[:ROWS_SHOWN])} of {len(rows)}" if rows else ""
+        below = columns([each.box for each in found[:ROWS_SHOWN]]) if rows else self._note
+        first = row(self.fit, self.load, self.save, self.find, self._count, gap="4px 8px")
+        self.box.children = [first, row(self.orthogonal, self.keep_off, gap="4px 8px"), below]
+
+
+class FaceButtons:
+    """Faces to click on, as many as are shown."""
+
+    def __init__(self, count: int, size: int, tooltip: str):
+        self.buttons = [
+            widgets.Button(tooltip=tooltip, layout={"width": f"{size}px", "height": f"{size}px", "margin": "2px"})
+            for _ in range(count)
+        ]
+        for each in self.buttons:
+            each.add_class(FACE_BUTTON)
+            each.add_class(f"{FACE_BUTTON}-{each.model_id}")
+        self._style = widgets.HTML(layout={"height": "0", "margin": "0"})
+        faces = widgets.HBox(self.buttons, layout={"flex_flow": "row wrap"})
+        self.box = widgets.VBox([faces, self._style])
+
+    def show(self, faces: Sequence[bytes]) -> None:
+        """Put these pictures, JPEGs, on the buttons."""
+        rules = [
+            f".{FACE_BUTTON}-{each.model_id} {{background: url(data:image/jpeg;base64,{b64encode(face).decode()}) "
+            "center / cover !important}"
+            for each, face in zip(self.buttons, faces, strict=False)
+        ]
+        self._style.value = f"<style>{''.join(rules)}</style>"
+        for place, each in enumerate(self.buttons):
+            each.layout.display = None if place < len(faces) else "none"
+
+
+class GridPanel:
+    """Sixteen faces to choose from, and a strip of those that were kept."""
+
+    def __init__(self, kept: int):
+        self.new = button(widgets.Button, "New faces", "random", "120px", "A draw each, as Randomize makes them")
+        self.vary = button(widgets.Button, "Variations", "clone", "120px", "Of the face at the right")
+        self.faces = FaceButtons(16, 128, "Take this face, and show variations of it")
+        self.faces.box.layout.max_width = "540px"
+        self.kept = FaceButtons(kept, 80, "Go back to this face")
+        note = widgets.HTML(
+            "Click on a face: it is yours, and the others become variations of it. <b>Keep</b> puts it here:"
+        )
+        self.box = widgets.VBox([row(self.new, self.vary), self.faces.box, note, self.kept.box])
 
 
 class MorphEnd:
@@ -76,6 +183,7 @@ class MorphEnd:
         self._shown = None
 
     def show(self, morph: Morph, side: int) -> None:
+        """Show the end's picture and reconstruction, unless they are shown."""
         if morph.latents[side] is self._shown:
             return
         self._shown = morph.latents[side]

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vaelib.faces import Faces
 from vaelib.model import Posterior, inference
 from vaelib.storage import atomic_file, check_header, checked_tensor
+from vaelib.swaps import Swaps, fit_swaps
 
 
 def encode_faces(vae: nn.Module, faces: Faces, batch_size: int = 256) -> Posterior:
@@ -37,13 +38,15 @@ class PCAAxes:
     """The directions in which a data set's latents vary most.
 
     `mean` (*latent_shape), `directions` (K, *latent_shape) orthonormal, `scales` (K,) the standard deviation of the
-    data along each, `explained` (K,) the fraction of the variance, largest first. All float32.
+    data along each, `explained` (K,) the fraction of the variance, largest first, and `limits` (K, 2) the weights
+    between which 98 % of the data lie; None with axes that were saved before these were measured. All float32.
     """
 
     mean: Tensor
     directions: Tensor
     scales: Tensor
     explained: Tensor
+    limits: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.directions)
@@ -69,12 +72,13 @@ def fit_pca(latents: Tensor, count: int = 12) -> PCAAxes:
     pca = PCA(count, svd_solver="full").fit(flat.double().numpy())
     directions = torch.from_numpy(pca.components_)
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
-    return PCAAxes(
+    axes = PCAAxes(
         mean=torch.from_numpy(pca.mean_).float().reshape(shape),
         directions=(directions * largest.sign()).float().contiguous().reshape(count, *shape),
         scales=torch.from_numpy(pca.explained_variance_).sqrt().float(),
         explained=torch.from_numpy(pca.explained_variance_ratio_).float().nan_to_num(),  # 0 of no variance is 0
     )
+    return replace(axes, limits=_limits(axes.weights(latents.float()).nan_to_num().numpy()))
 
 
 @dataclass(frozen=True)
@@ -82,12 +86,16 @@ class NamedAxes:
     """Directions in latent space that each have a name, such as "skin" or "glasses=round".
 
     `names` are K texts, `directions` float32 (K, *latent_shape) of length 1, and `scales` float32 (K,): how far a
-    latent moves for one unit of weight.
+    latent moves for one unit of weight. `limits` float32 (K, 2) are the weights between which 98 % of the faces lie (of
+    a choice: those of the faces without and with it), and `swaps` go from one choice to another; None with axes that
+    have no such thing, or were saved before there was.
     """
 
     names: tuple[str, ...]
     directions: Tensor
     scales: Tensor
+    limits: Tensor | None = None
+    swaps: Swaps | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -97,11 +105,19 @@ class NamedAxes:
         return _steps(weights, self.scales, self.directions)
 
     def pick(self, *names: str) -> "NamedAxes":
-        """Only the axes called so, in that order. Raises `ValueError` for a name that is not there."""
+        """Only the axes called so, in that order, without swaps. Raises `ValueError` for a name that is not there."""
         if unknown := [name for name in names if name not in self.names]:
             raise ValueError(f"no axis called {', '.join(unknown)}; there are: {', '.join(self.names)}")
         rows = [self.names.index(name) for name in names]
-        return NamedAxes(names, self.directions[rows], self.scales[rows])
+        limits = None if self.limits is None else self.limits[rows]
+        return NamedAxes(names, self.directions[rows], self.scales[rows], limits)
+
+    def joined(self, other: "NamedAxes") -> "NamedAxes":
+        """These axes, with their swaps, and then those of `other`."""
+        both = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in ("directions", "scales")}
+        known = self.limits is not None and other.limits is not None
+        limits = torch.cat([self.limits, other.limits]) if known else None
+        return replace(self, names=self.names + other.names, limits=limits, **both)
 
     def orthogonal(self) -> "NamedAxes":
         """The axes at right angles to each other that are nearest to these: each then keeps out of the others' way.
@@ -111,7 +127,7 @@ class NamedAxes:
         if len(self) > (most := self.directions[0].numel()):
             raise ValueError(f"got {len(self)} axes in {most} dimensions, which can't be at right angles: pick fewer")
         u, _, v = torch.linalg.svd(self.directions.flatten(1).double(), full_matrices=False)
-        return NamedAxes(self.names, (u @ v).float().reshape(self.directions.shape), self.scales)
+        return replace(self, directions=(u @ v).float().reshape(self.directions.shape))
 
     def save(self, path: str | Path) -> Path:
         """Write a safetensors file, names and all, for `NamedAxes.load`."""
@@ -122,7 +138,12 @@ class NamedAxes:
     def to_bytes(self) -> bytes:
         """What `save` writes."""
         names = torch.frombuffer(bytearray(json.dumps(self.names).encode()), dtype=torch.uint8)
-        return safetensors.torch.save({"names": names, "directions": self.directions, "scales": self.scales})
+        tensors = {"names": names, "directions": self.directions, "scales": self.scales}
+        if self.limits is not None:
+            tensors["limits"] = self.limits
+        if self.swaps:
+            tensors |= self.swaps.to_tensors()
+        return safetensors.torch.save(tensors)
 
     @classmethod
     def load(cls, file: str | Path | bytes) -> "NamedAxes":
@@ -136,6 +157,10 @@ class NamedAxes:
                 raise ValueError(f"its names are {names}, expected different texts")
             directions = checked_tensor("directions", directions, (len(names), *directions.shape[1:]))
             axes = cls(names, directions, checked_tensor("scales", tensors["scales"], (len(names),)))
+            if "limits" in tensors:
+                axes = replace(axes, limits=checked_tensor("limits", tensors["limits"], (len(names), 2)))
+            if "choices" in tensors:
+                axes = replace(axes, swaps=Swaps.from_tensors(tensors, directions[0].numel()))
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{title} holds no named axes ({error}): give what NamedAxes.save wrote") from error
         return axes
@@ -154,7 +179,7 @@ def fit_attributes(latents: Tensor, labels: Mapping[str, np.ndarray]) -> NamedAx
     the latents on all labels together gives each its direction. One unit of weight is what one standard deviation of
     the label does. A text becomes one axis per choice, "hair=long"; a name that ends in "hue" (a number from 0 to 1,
     where both ends are the same colour) two. The axis that moves latents most comes first; labels that do not vary are
-    left out.
+    left out. `swaps` of the texts come with the axes.
 
     Raises `ValueError` where lengths differ, there are fewer than two latents, a label is not finite or none varies.
     """
@@ -172,7 +197,23 @@ def fit_attributes(latents: Tensor, labels: Mapping[str, np.ndarray]) -> NamedAx
     order = np.argsort(-lengths)
     directions = torch.from_numpy(effects[order] / lengths[order, None]).float()
     names = tuple(np.array(list(columns))[order].tolist())
-    return NamedAxes(names, directions.reshape(-1, *latents.shape[1:]), torch.from_numpy(lengths[order]).float())
+    texts = [label.replace("_", " ") for label, values in labels.items() if _is_text(values)]
+    return NamedAxes(
+        names,
+        directions.reshape(-1, *latents.shape[1:]),
+        torch.from_numpy(lengths[order]).float(),
+        _limits(x[:, order]),
+        fit_swaps(latents, {name: columns[name] for name in names}, texts),
+    )
+
+
+def _limits(columns: np.ndarray) -> Tensor:
+    """The 1st and 99th percentile of each column of an array (N, K), or its two values if no more: float32 (K, 2)."""
+    limits = [
+        values[[0, -1]] if len(values := np.unique(column)) == 2 else np.quantile(column, [0.01, 0.99])
+        for column in columns.T
+    ]
+    return torch.from_numpy(np.array(limits, np.float32))
 
 
 def measure_colours(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -208,10 +249,14 @@ def _steps(weights: Tensor, scales: Tensor, directions: Tensor) -> Tensor:
     return torch.tensordot(weights * scales, directions, dims=1)
 
 
+def _is_text(values: np.ndarray) -> bool:
+    return np.asarray(values).dtype.kind in "USO"
+
+
 def _columns(label: str, values: np.ndarray) -> list[tuple[str, np.ndarray]]:
     """A label as numbers to regress on: (name, float (N,)) one or several times."""
     values, label = np.asarray(values), label.replace("_", " ")
-    if values.dtype.kind in "USO":
+    if _is_text(values):
         return [(f"{label}={choice}", (values == choice).astype(float)) for choice in sorted(set(values.tolist()))]
     if label.endswith("hue"):  # angles in OKLCH: 0 is red, a quarter yellow, a half green to teal, three quarters blue
         angle, label = 2 * math.pi * values.astype(float), label.removesuffix("hue").strip() or "hue"

@@ -33,7 +33,8 @@ class Bundle:
 
     The card says what the model is, in plain JSON values: model, image_size, faces, and what `make_bundle` was told.
     `fitted` holds the priors that were fitted to the latents, by name, where there are any. `attributes` are the axes
-    of the faces' labels, or of their hair's and skin's colours; None where nothing varies.
+    of the faces' labels, or of their hair's and skin's colours; None where nothing varies. `name` is that of a bundle
+    that ships.
     """
 
     vae: nn.Module
@@ -41,6 +42,7 @@ class Bundle:
     card: dict
     fitted: dict[str, FittedPrior] = field(default_factory=dict)
     attributes: NamedAxes | None = None
+    name: str | None = None
 
     @property
     def image_size(self) -> int:
@@ -83,7 +85,8 @@ class Bundle:
             if dtype == torch.int8:
                 Path(part, "model.safetensors").unlink()
                 save_file(_to_int8(vae.state_dict()), Path(part, "model-int8.safetensors"))
-            save_file(vars(self.axes), Path(part, "axes.safetensors"))
+            axes = {name: tensor for name, tensor in vars(self.axes).items() if tensor is not None}
+            save_file(axes, Path(part, "axes.safetensors"))
             if self.attributes:
                 self.attributes.save(Path(part, "attributes.safetensors"))
             if self.fitted:
@@ -139,8 +142,10 @@ def load_pretrained(name: str | Path) -> Bundle:
             if _sha256(folder / file) != digest:
                 raise ValueError(f"{file} is not what was saved")
         if "decoder-int8.safetensors" in stored["sha256"]:
-            return _on_base(folder, card, stored["base"])
-        return _read_whole(folder, card, stored["sha256"])
+            bundle = _on_base(folder, card, stored["base"])
+        else:
+            bundle = _read_whole(folder, card, stored["sha256"])
+        return replace(bundle, name=str(name) if folder.parent == SHIPPED else None)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"the bundle in {folder} is damaged ({error}): install or train it again") from error
 
@@ -167,6 +172,8 @@ def _read_whole(folder: Path, card: dict, files: dict[str, str]) -> Bundle:
     axes = PCAAxes(**read_tensors(folder / "axes.safetensors"))
     count = len(axes.directions)
     shapes = {"mean": shape, "directions": (count, *shape), "scales": (count,), "explained": (count,)}
+    if axes.limits is not None:
+        shapes["limits"] = (count, 2)
     axes = PCAAxes(**{name: checked_tensor(f"axes: {name}", vars(axes)[name], shapes[name]) for name in shapes})
     if not count or axes.scales.min() < 0:
         raise ValueError("axes: got none, or scales below 0")
