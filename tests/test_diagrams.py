@@ -23,6 +23,7 @@ def labels(figure) -> list[str]:
 DRAWINGS = {
     "vae": diagrams.vae,
     "reparameterisation": diagrams.reparameterisation,
+    "two_gradients": diagrams.two_gradients,
     "shapes": lambda axes=None: diagrams.shapes(VAE(), 64, axes),
 }
 every_drawing = pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS)

@@ -21,7 +21,6 @@ import vaelib
 from vaelib import sharpening
 from vaelib.drawn import FACTORS
 from vaelib.families import NEAR, block_averages, find_families
-from vaelib.features import load_factor_net
 from vaelib.metrics import _sliced
 from vaelib.model import Downsample, Posterior
 from vaelib.plots import face_grid
@@ -346,7 +345,7 @@ def test_lesson_07_terms_beside_the_likelihood():
     lesson = inline("07_sharper", "pyramid_nll", "feature_nll")
     x, x_hat = torch.rand(2, 4, 3, 64, 64, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(lesson["pyramid_nll"](x_hat, x), sharpening.pyramid_nll(x_hat, x).mean())
-    maps = load_factor_net().maps
+    maps = sharpening.unit_maps
     package = sharpening.feature_nll(maps(x_hat), maps(x), x[0].numel()).mean()
     torch.testing.assert_close(lesson["feature_nll"](x_hat, x), package)
 
