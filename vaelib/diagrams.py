@@ -89,7 +89,7 @@ def two_gradients(axes: Axes | None = None) -> Figure:
     axes = _canvas(axes, 12, 3.8)
     _circle(axes, 0.7, 1.8, "$z$", GREEN)
     _trapezoid(axes, (1.9, 1.8), (3.7, 1.8), 1.3, 1.9, "decoder", ORANGE)
-    _box(axes, 5.6, 1.8, "picture $\hat{x}$", GREY, width=1.7)
+    _box(axes, 5.6, 1.8, r"picture $\hat{x}$", GREY, width=1.7)
     _box(axes, 10, 3.0, "likelihood: is it $x$?", BLUE, width=3.1)
     _box(axes, 10, 0.6, "discriminator: a face?", BLUE, width=3.1)
     for start, end in ((1.1, 1.9), (1.9, 1.9)), ((3.7, 1.9), (4.75, 1.9)):
