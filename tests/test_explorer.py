@@ -391,12 +391,12 @@ def test_models_that_ship_are_loaded_when_they_are_chosen(monkeypatch):
 
 def test_it_displays_as_widgets_with_a_still_picture_beside(explorer):
     bundle = explorer._repr_mimebundle_()
-    page = Image.open(BytesIO(b64decode(bundle["image/png"])))
+    page = Image.open(BytesIO(b64decode(bundle["image/jpeg"])))
     face = np.asarray(explorer.state.picture(384))
     assert np.array_equal(np.asarray(page)[12 : 12 + 384, page.width - 396 : page.width - 12], face)
     assert page.width > 2 * 384, "and beside the face what the axes do"
     explorer.tabs.selected_index = 2
-    assert b64decode(explorer._repr_mimebundle_()["image/png"]) != b64decode(bundle["image/png"])
+    assert b64decode(explorer._repr_mimebundle_()["image/jpeg"]) != b64decode(bundle["image/jpeg"])
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.box.model_id
     assert bundle["text/plain"] == repr(explorer) == "LatentExplorer(VAE of drawn-anime faces, 12 axes)"
 

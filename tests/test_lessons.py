@@ -352,13 +352,13 @@ def test_lesson_07_terms_beside_the_likelihood():
 
 def test_lesson_07_balance_of_the_discriminator(faces):
     pulled = inline("07_sharper", "pulled")["pulled"]
-    config = vaelib.SharpenConfig(discriminator="patch", augment=False)
+    config = vaelib.SharpenConfig(features=0, adversarial=0.7, augment=False)
     run = sharpening.SharpeningRun(vaelib.VAE(base_channels=2, latent_channels=2), faces, config)
     (discriminator,) = run.discriminators.eval()  # a spectral norm learns with each look
     shown, gradient = torch.randn(2, 4, 3, 64, 64, generator=torch.Generator().manual_seed(3))
     shown.requires_grad_()
     package = gradient + run._pull(shown, gradient, len(shown))
-    share = vaelib.SharpenConfig.adversarial
+    share = config.adversarial
     lesson = pulled(gradient, shown, lambda logits: discriminator(logits.sigmoid()), share)
     torch.testing.assert_close(lesson, package)
     assert (lesson - gradient).norm() / gradient.norm() == pytest.approx(share)

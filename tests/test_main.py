@@ -300,7 +300,7 @@ def test_sharpen_trains_the_decoder_on_and_writes_what_explore_opens(empty_cache
     assert main(["sharpen", "drawn-anime", "--count", "40", "--epochs", "1"]) == 0
     folder = empty_cache / "runs" / "drawn-anime-sharp"
     before, sharp = load_pretrained("drawn-anime"), load_pretrained(folder)
-    assert sharp.card["sharpened"]["epochs"] == 1 and sharp.card["sharpened"]["adversarial"] == 0.7
+    assert sharp.card["sharpened"]["epochs"] == 1 and sharp.card["sharpened"]["features"] == 1
     assert torch.equal(sharp.vae.encoder.head.weight, before.vae.encoder.head.weight)
     assert not torch.equal(sharp.vae.decoder.head.weight, before.vae.decoder.head.weight)
     again = ["sharpen", "drawn-anime", "--count", "40", "--epochs", "2"]

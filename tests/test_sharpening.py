@@ -28,7 +28,7 @@ from vaelib.sharpening import (
     unit_maps,
 )
 
-QUICK = SharpenConfig(epochs=2, batch_size=16, precision="float32", ema=0.0)
+QUICK = SharpenConfig(epochs=2, batch_size=16, precision="float32", ema=0.0, features=0.0, adversarial=0.7)
 
 
 @pytest.fixture(scope="module")

@@ -124,7 +124,7 @@ class LatentExplorer:
         view = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
         return {
             "text/plain": repr(self),
-            "image/png": b64encode(to_file(self._still())).decode(),
+            "image/jpeg": b64encode(to_file(self._still(), "JPEG")).decode(),
             "application/vnd.jupyter.widget-view+json": view,
         }
 

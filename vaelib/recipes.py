@@ -107,9 +107,9 @@ class SharpenConfig(TrainConfig):
     beta: float = 1.0
     ema: float = 0.999
     pyramid: float = 0.0
-    features: float = 0.0
-    adversarial: float = 0.7
-    discriminator: str = "both"
+    features: float = 1.0
+    adversarial: float = 0.0
+    discriminator: str = "patch"
     augment: bool = True
     head_start: int = 100
 
