@@ -39,7 +39,8 @@ class _Row:
         width = min(strip.width / strip.height * 34, 238 if strip.width / strip.height > 5 else 172)
         height = width * strip.height / strip.width
         self.strip = widgets.Image(format="jpeg", layout={"width": f"{width:.0f}px", "height": f"{height:.0f}px"})
-        self.box = widgets.VBox([widgets.HBox([self.name, self.strip]), widgets.HBox([self.lock, control])])
+        named = widgets.HBox([self.name, self.strip], layout={"flex_flow": "row wrap"})  # one under the other if narrow
+        self.box = widgets.VBox([named, widgets.HBox([self.lock, control])])
         self.show(strip)
 
     def show(self, strip: Image.Image) -> None:
