@@ -108,7 +108,7 @@ class Links(HTMLParser):
 
 def test_every_lesson_and_every_other_text_has_its_page(site):
     notebooks = ROOT / "notebooks"
-    sources = [*notebooks.glob("0*.ipynb"), *notebooks.glob("solutions/*.ipynb"), *notebooks.glob("*.md")]
+    sources = [*notebooks.glob("[0-9]*.ipynb"), *notebooks.glob("solutions/*.ipynb"), *notebooks.glob("*.md")]
     expected = {site / source.relative_to(notebooks).with_suffix(".html") for source in sources}
     assert expected | {site / name for name in ("index.html", "explorer.html", "results.html", "guide.html")} == {
         *pages_of(site)
