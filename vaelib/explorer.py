@@ -171,6 +171,7 @@ class LatentExplorer:
             "Grid": self.grid_panel.box,
         }
         self.tabs = widgets.Tab([*self._panels.values()], layout={"flex": "1 1 400px", "max_width": "790px"})
+        self.tabs.add_class("vaelib-tabs")
         for index, title in enumerate(self._panels):
             self.tabs.set_title(index, title)
         # The picture at right, as published; on a narrow page, where the sliders do not fit beside it, above them.

@@ -21,6 +21,7 @@ STYLE = f"""
 .vaelib-name input {{background: transparent !important; text-align: right; padding: 0 2px !important}}
 .vaelib-name input:not(:hover, :focus) {{border-color: transparent !important}}
 .vaelib-picture {{width: 100%; height: auto}}
+.vaelib-tabs .lm-TabBar-tab, .vaelib-tabs .p-TabBar-tab {{flex: 0 1 auto !important; min-width: 0 !important}}
 """
 
 
