@@ -139,6 +139,7 @@ def _write_space(bundle: Bundle, base: str, folder: Path) -> dict:
     (folder / f"{base}-draws.safetensors").write_bytes(save(draws))
     return {
         "attributes": list(attributes.names) if attributes else [],
+        "limits": ExplorerState(bundle, attributes).limits,
         "shape": list(axes.mean.shape),
         "priors": list(draws),
         "draws": DRAWS,

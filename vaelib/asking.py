@@ -92,20 +92,16 @@ def _factor(name: str, values: np.ndarray) -> Factor | None:
         return Factor(name, choices[0], choices) if len(choices) > 1 else None
     if not np.isfinite(values).all():
         raise ValueError(f"got labels {name!r} that are not all finite numbers. Leave out those faces")
-    if _is_hue(name):
-        return Factor(name, 0.0)
+    if (hue := Factor(name, 0.0)).is_hue:
+        return hue
     if not len(values) or not (spread := float(values.max()) - float(values.min())) > 1e-6:
         return None
     low, high = (float(f"{edge:.3g}") for edge in (values.min() - spread / 100, values.max() + spread / 100))
     return Factor(name, low, low=low, high=high)
 
 
-def _is_hue(name: str) -> bool:
-    return name.endswith("hue")
-
-
 def _width(factor: Factor) -> int:
-    return len(factor.choices) or 2 + _is_hue(factor.name)
+    return len(factor.choices) or 2 + factor.is_hue
 
 
 def _columns(factor: Factor, value: object, count: int) -> Tensor:
@@ -119,6 +115,6 @@ def _columns(factor: Factor, value: object, count: int) -> Tensor:
     else:
         place = (torch.tensor(checked) - factor.low) / (factor.high - factor.low)
         angle = 2 * torch.pi * place
-        numbers = [angle.cos(), angle.sin()] if _is_hue(factor.name) else [12**0.5 * (place - 0.5)]
+        numbers = [angle.cos(), angle.sin()] if factor.is_hue else [12**0.5 * (place - 0.5)]
         columns = torch.stack([*numbers, torch.ones_like(place)], dim=1)
     return columns.expand(count, -1)

@@ -33,6 +33,11 @@ class Factor:
     low: float = 0.0
     high: float = 1.0
 
+    @property
+    def is_hue(self) -> bool:
+        """Whether the number goes round: 0 and 1 are the same colour."""
+        return not self.choices and self.name.endswith("hue")
+
     def at(self, fraction):
         """The value at a fraction in [0, 1) of the factor's range or, by weight, of its choices."""
         if not self.choices:  # rounded to float32, so that a stored label redraws exactly the same face

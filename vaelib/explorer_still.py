@@ -1,5 +1,6 @@
 """The explorer as one picture, for pages without a kernel: on GitHub, printed, in an e-mail."""
 
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torchvision.transforms.functional import to_pil_image
 
@@ -25,8 +26,6 @@ def still(state: ExplorerState, attributes: bool = False) -> Image.Image:
 
 def morph_still(morph: Morph) -> Image.Image:
     """The face between two, large, and beside it the two pictures, what the model makes of them, and the way."""
-    import torch
-
     rows = {
         name: [to_pil_image(morph.pictures[side]), to_pil_image(morph.reconstruction(side))]
         for side, name in enumerate(("from", "to"))

@@ -74,12 +74,8 @@ def _stage(c_in: int, c_out: int) -> list[nn.Module]:
     return [conv, nn.BatchNorm2d(c_out), nn.LeakyReLU(0.1, inplace=True)]
 
 
-def _is_hue(factor: Factor) -> bool:
-    return factor.name.endswith("hue")
-
-
 def _width(factor: Factor) -> int:
-    return len(factor.choices) or 1 + _is_hue(factor)
+    return len(factor.choices) or 1 + factor.is_hue
 
 
 def face_features(pictures: Tensor, batch_size: int = 256) -> Tensor:
@@ -111,7 +107,7 @@ def _label(factor: Factor, told: Tensor) -> np.ndarray:
     """The inverse of `_targets` for one factor."""
     if factor.choices:
         return np.array(factor.choices)[told.argmax(1).numpy()]
-    if _is_hue(factor):
+    if factor.is_hue:
         return (torch.atan2(told[:, 1], told[:, 0]) / (2 * torch.pi) % 1).numpy()
     return (factor.low + (factor.high - factor.low) * (told[:, 0] / 12**0.5 + 0.5)).numpy()
 
@@ -169,7 +165,7 @@ def _targets(style: str, labels: dict[str, np.ndarray]) -> dict[str, Tensor]:
         factor = FACTORS[style][name]
         if factor.choices:
             targets[name] = torch.tensor([factor.choices.index(value) for value in values])
-        elif _is_hue(factor):
+        elif factor.is_hue:
             angle = 2 * torch.pi * torch.from_numpy(values)
             targets[name] = 2**0.5 * torch.stack([angle.cos(), angle.sin()], 1)
         else:

@@ -43,6 +43,7 @@ STAGES = [
 DEPTH = {"lite0": 1.0, "lite1": 1.1}  # times as many blocks, rounded up, in all stages but the first and the last
 SHIPPED = {"lite0": 5, "lite1": 7}  # how many stages ship
 FEATURES = 1280
+CPU = torch.device("cpu")
 
 
 class Conv(nn.Conv2d):
@@ -131,14 +132,14 @@ def resized(x: Tensor, side: int) -> Tensor:
 
 
 @lru_cache
-def load_lite(name: str) -> LiteNet:
-    """The network that ships, in eval mode, for looking only: copy it to change or move it."""
+def load_lite(name: str, device: torch.device = CPU) -> LiteNet:
+    """The network that ships, in eval mode on `device`, for looking only: copy it to change it."""
     net, path = LiteNet(name, SHIPPED[name]), WEIGHTS / f"{name}.safetensors"
     try:
         net.load_state_dict(read_tensors(path))
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise ValueError(f"the weights in {path} are damaged ({error}): install vaelib again") from error
-    return net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
 
 
 # ------------------------------------------------------------------------------------------ converted once

@@ -93,7 +93,8 @@ class SharpenConfig(TrainConfig):
     network sees (`pyramid_nll` and `feature_nll` in `vaelib.sharpening`). `adversarial` says how hard a discriminator
     pulls at each picture: its gradient is scaled to that multiple of all the others', in every step. `judge_rate` is
     the discriminator's learning rate, well above the decoder's, so that it stays ahead (Heusel et al. 2017); it learns
-    alone in the first `head_start` steps.
+    alone in the first `head_start` steps. `discriminator` is "patch" (40×40 pixels at a time), "projected" (what a
+    pretrained network sees) or "both"; with `augment` it sees all pictures shifted, tinted and partly blank.
     """
 
     epochs: int = 6

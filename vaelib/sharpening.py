@@ -8,7 +8,6 @@ Only the decoder changes. The encoder stays as it is, and with it the rate, the 
 their axes.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -65,7 +64,11 @@ def feature_nll(maps_hat: Sequence[Tensor], maps: Sequence[Tensor], pixel_values
 def unit_maps(x: Tensor) -> list[Tensor]:
     """What EfficientNet-Lite0 sees in pictures (B, 3, H, W) in [0, 1] enlarged to 128×128: of each of its first five
     stages, the channels at every place as a vector of length 1, as LPIPS compares them (Zhang et al. 2018)."""
-    return [normalize(seen, dim=1) for seen in load_lite("lite0").maps(resized(x, SIDE))]
+    return [normalize(seen, dim=1) for seen in _lite0_maps(x)]
+
+
+def _lite0_maps(x: Tensor) -> list[Tensor]:
+    return load_lite("lite0", x.device).maps(resized(x, SIDE))
 
 
 def augment(x: Tensor) -> Tensor:
@@ -119,15 +122,14 @@ class PatchDiscriminator(nn.Sequential):
 class ProjectedDiscriminator(nn.Module):
     """Pictures (B, 3, H, W) in [0, 1] -> numbers (B, N), high looks real, by what EfficientNet-Lite0 sees in them.
 
-    That network stays as it is; small heads on its third, fourth and fifth stage learn to judge. Pictures are enlarged
-    to 128×128, twice as large where they have 64. Source: Sauer et al. 2021.
+    That network is no part of this one and stays as it is; small heads on its third, fourth and fifth stage learn to
+    judge. Pictures are enlarged to 128×128, twice as large where they have 64. Source: Sauer et al. 2021.
     """
 
     STAGES: ClassVar = {2: 40, 3: 80, 4: 112}  # which, and their channels
 
     def __init__(self, width: int = 64):
         super().__init__()
-        self.eyes = copy.deepcopy(load_lite("lite0"))
         self.heads = nn.ModuleList(
             nn.Sequential(
                 spectral_norm(nn.Conv2d(channels, width, 1)),
@@ -140,7 +142,7 @@ class ProjectedDiscriminator(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = self.eyes.maps(resized(x, SIDE))
+        maps = _lite0_maps(x)
         told = [head(maps[stage]).flatten(1) for stage, head in zip(self.STAGES, self.heads, strict=True)]
         return torch.cat(told, 1)
 
@@ -154,11 +156,11 @@ DISCRIMINATORS = {
 
 @dataclass
 class SharpeningRun(TrainingRun):
-    """A decoder in training against a discriminator: else a `TrainingRun`, with `resume()` and checkpoints.
+    """A decoder in training on, perhaps against discriminators: else a `TrainingRun`, with `resume()` and checkpoints.
 
-    A history entry's `told_apart` is the share of patches, real and decoded, that the discriminator placed right in
-    that epoch: ½ when it can't tell, 1 when it always can. `maps` makes a list of feature maps of pictures (B, 3, H, W)
-    in [0, 1]; by default they are those of the network that knows drawn faces' factors.
+    A history entry's `told_apart` is the share of patches, real and decoded, that the discriminators placed right in
+    that epoch: ½ when they can't tell, 1 when they always can. `maps` makes a list of feature maps of pictures
+    (B, 3, H, W) in [0, 1]; `unit_maps` by default. Discriminators also see what is decoded from samples of `prior`.
     """
 
     maps: Callable[[Tensor], Sequence[Tensor]] | None = None
@@ -171,9 +173,10 @@ class SharpeningRun(TrainingRun):
         self.optimizer = make_optimizer(self.vae.decoder, self.config)
         with seeded(self.config.seed):
             self.discriminators = nn.ModuleList(kind() for kind in DISCRIMINATORS[self.config.discriminator])
-        learning = [weight for weight in self.discriminators.parameters() if weight.requires_grad]
         # A short memory of gradients, as usual where two networks train against each other.
-        self.judging = torch.optim.Adam(learning, self.config.judge_rate, betas=(0.5, 0.9), fused=True)
+        self.judging = torch.optim.Adam(
+            self.discriminators.parameters(), self.config.judge_rate, betas=(0.5, 0.9), fused=True
+        )
         self.decoder = torch.compile(self.vae.decoder) if self.config.compile else self.vae.decoder
         self.maps = self.maps or unit_maps
         self.told_apart: list[Tensor] = []
@@ -268,6 +271,7 @@ def sharpen(
     """Train the decoder of a trained `vae` on, by `config`, and return the run: `run.model` is the sharpened VAE.
 
     `folder`, `resume`, the other `options` (test, on_epoch, device, trackers) and the errors are those of `train`.
+    With `adversarial`, faces decoded from `prior` are judged beside the reconstructions.
     `maps`, such as torchvision's VGG under `create_feature_extractor`, replaces the network that `features` looks with.
     Source of the discriminator's weight: Esser, Rombach & Ommer 2021, who compare gradients at the last layer.
     """

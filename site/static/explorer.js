@@ -133,7 +133,8 @@ function makeRows() {
     const [label, output, lock, input] = ["label", "output", "button", "input"].map((tag) => document.createElement(tag));
     row.className = "axis";
     head.className = "head";
-    Object.assign(input, { type: "range", min: -3, max: 3, step: 0.01, value: 0, id: `weight-${i}` });
+    const [min, max] = catalogue.spaces[model.space].limits[i];
+    Object.assign(input, { type: "range", min, max, step: 0.01, value: 0, id: `weight-${i}` });
     label.htmlFor = input.id;
     label.textContent = name;
     lock.className = "lock";
@@ -177,6 +178,7 @@ let decoding = false, stale = false, settled, painted = 0;
 function show() {
   rows.forEach(({ input, output }, i) => {
     const weight = state.weights[i];
+    [input.min, input.max] = [Math.min(input.min, weight), Math.max(input.max, weight)]; // of a face from farther out
     if (input.valueAsNumber !== weight) input.value = weight;
     output.value = weight.toFixed(2).replace("-", "−");
   });
@@ -353,7 +355,8 @@ function moveAxes(step) {
   state.weights = state.weights.map((weight, axis) => {
     if (axis >= space.axes || state.locked.has(axis)) return weight;
     const mover = { direction: state.directions[axis] };
-    const moved = bounced(mover, weight, step, -3, 3);
+    const [low, high] = catalogue.spaces[model.space].limits[axis];
+    const moved = bounced(mover, weight, step, Math.min(low, weight), Math.max(high, weight));
     state.directions[axis] = mover.direction;
     return moved;
   });

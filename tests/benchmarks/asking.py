@@ -93,7 +93,7 @@ def as_asked(factor: Factor, read: np.ndarray, asked: np.ndarray) -> np.ndarray:
     if factor.choices:
         return read == asked
     distance = abs(read - asked)
-    if factor.name.endswith("hue"):
+    if factor.is_hue:
         distance = np.minimum(distance, 1 - distance)
     return distance < 0.15 * (factor.high - factor.low)
 
