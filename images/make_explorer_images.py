@@ -27,7 +27,7 @@ def animation(frames: int = 24, size: int = 128) -> bytes:
 
 
 def screenshot(path: Path) -> None:
-    """The stand-alone page with the sharpened anime faces, after Randomize."""
+    """The stand-alone page with the sharpened drawn anime faces, as it opens, and their attributes."""
     app = HERE.parent / "vaelib" / "app.ipynb"
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -36,10 +36,10 @@ def screenshot(path: Path) -> None:
     ):
         page.goto(address, timeout=300_000)
         page.wait_for_selector("img.widget-image", timeout=240_000)
-        page.locator("select").first.select_option(label="anime-sharp")
+        page.locator("select").first.select_option(label="drawn-anime-sharp")
         page.wait_for_timeout(3000)
-        page.locator("button:has-text('Randomize')").click()
-        page.wait_for_timeout(3000)
+        page.locator("[role=tab]:has-text('Attributes')").first.click()
+        page.wait_for_timeout(1000)
         page.mouse.move(0, 0)
         page.screenshot(path=path)
 
