@@ -394,7 +394,7 @@ def test_it_displays_as_widgets_with_a_still_picture_beside(explorer):
     page = Image.open(BytesIO(b64decode(bundle["image/jpeg"])))
     face = np.asarray(explorer.state.picture(384)).astype(int)
     shown = np.asarray(page)[12 : 12 + 384, page.width - 396 : page.width - 12]
-    assert np.abs(shown - face).mean() < 1, "the face, but for a JPEG's rounding"
+    assert np.abs(shown - face).mean() < 2, "the face, but for a JPEG's rounding"
     assert page.width > 2 * 384, "and beside the face what the axes do"
     explorer.tabs.selected_index = 2
     assert b64decode(explorer._repr_mimebundle_()["image/jpeg"]) != b64decode(bundle["image/jpeg"])
