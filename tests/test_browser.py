@@ -226,6 +226,13 @@ def test_the_explorer_in_a_browser(notebook, tmp_path, app):
         assert far(explorer.after(lambda: explorer.press("Randomize")), before)
         assert not far(explorer.after(lambda: page.locator(".vaelib-face:visible").nth(16).click()), before)
 
+        explorer.open("Ask")
+        page.locator(".widget-dropdown:visible", has_text="hair").locator("select").first.select_option(label="buns")
+        explorer.press("Draw as asked")
+        page.wait_for_function("document.querySelectorAll('.vaelib-face:not([style*=none])').length > 30", timeout=HANG)
+        asked = explorer.after(lambda: page.locator(".vaelib-face:visible").nth(3).click())
+        assert far(asked, before)
+
         explorer.open("Morph")
         uploads = page.locator("button:has-text('Upload'):visible")
         start = explorer.after(lambda: explorer.upload(uploads.first, as_png(face)))
@@ -253,7 +260,7 @@ def test_the_explorer_in_a_browser(notebook, tmp_path, app):
         page.locator("input[placeholder^='find']").fill("")
         for width in (1600, 1280, 700):
             page.set_viewport_size({"width": width, "height": 1000})
-            for tab in ("Attributes", "Morph", "Grid", "Axes"):
+            for tab in ("Attributes", "Morph", "Grid", "Ask", "Axes"):
                 explorer.open(tab)
                 explorer.photograph(f"{app}-{width}-{tab}")
                 assert not explorer.clipped(), (width, tab)

@@ -24,8 +24,9 @@ from vaelib.explorer import RECORDINGS, LatentExplorer, app
 from vaelib.explorer_state import ExplorerState, drawn_face
 from vaelib.faces import Faces
 from vaelib.latents import NamedAxes, PCAAxes, fit_attributes
-from vaelib.model import VAE, DenseVAE
+from vaelib.model import VAE, DenseVAE, Posterior
 from vaelib.pretrained import Bundle, load_pretrained, make_bundle, shipped
+from vaelib.priors import fit_flow
 
 SHOWN = (320, "JPEG")  # what `render` is asked for
 
@@ -626,6 +627,30 @@ def test_a_face_of_the_grid_is_taken_and_varied(explorer):
     explorer.grid_panel.vary.click()
     explorer.undo_button.click()
     assert torch.equal(explorer.state.latent(), taken)
+
+
+def test_faces_are_drawn_as_asked(bundle):
+    labels = {"mood": np.array(["calm", "glad"] * 30), "shade": np.linspace(0, 1, 60), "eye_hue": np.linspace(0, 1, 60)}
+    shape = bundle.vae.latent_shape(bundle.image_size)
+    means = torch.zeros(60, *shape)
+    means[:, 0] = torch.from_numpy(np.where(labels["mood"] == "glad", 3.0, -3.0)).float().view(-1, 1, 1)
+    flow = fit_flow(Posterior(means, torch.zeros_like(means)), steps=300, width=32, depth=1, labels=labels)
+    explorer = LatentExplorer(replace(bundle, fitted={"flow": flow}), torch.Generator().manual_seed(0))
+    panel = explorer.ask_panel
+    assert [name for name, _ in panel.menus["eye_hue"].options][:3] == ["any", "red", "orange"]
+    assert dict(panel.menus["shade"].options)["middle"] == pytest.approx(0.5)
+    panel.draw.click()  # for nothing in particular
+    assert {bool(z.latent(shape)[0, 0].mean() > 0) for z in explorer._asked} == {True, False}
+    panel.menus["mood"].value = "glad"
+    panel.draw.click()
+    assert all(z.latent(shape)[0, 0].mean() > 0 for z in explorer._asked)
+    panel.faces.buttons[4].click()
+    assert explorer.state.draw == explorer._asked[4] and explorer.picture.value == explorer.state.render(*SHOWN)
+
+
+def test_a_flow_without_labels_can_not_be_asked(explorer):
+    assert not explorer.ask_panel.menus
+    assert "has learned no labels" in explorer.ask_panel.box.children[0].value
 
 
 def test_faces_that_were_kept_come_back(several):

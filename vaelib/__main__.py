@@ -28,6 +28,7 @@ RUN_SETTINGS = {
     "latent_channels": (128, "latent channels of the conv network (default: 128)"),
     "size": (64, "side of the faces in pixels, a multiple of 32 (default: 64)"),
     "count": (4000, "how many faces to draw, where drawn (default: 4000)"),
+    "start": ("", "trained model to begin with: one that ships, or the folder of a run (default: random weights)"),
     "folder": ("", "where to write (default: runs/NAME in the cache folder)"),
     "device": ("", "cpu, cuda, mps (default: a CUDA GPU, else the CPU)"),
     "flow_steps": (3000, "steps to train the learned prior in, at the end; 0: fit no priors (default: 3000)"),
@@ -264,7 +265,6 @@ def _train(options: argparse.Namespace) -> None:
 
     from vaelib.devices import default_device, describe_device, find_device
     from vaelib.faces import load_faces
-    from vaelib.model import VAE, DenseVAE
     from vaelib.training import train
 
     settings = _settings(options)
@@ -272,10 +272,7 @@ def _train(options: argparse.Namespace) -> None:
     size = settings["size"]
     check_side(size, settings["count"])
     torch.manual_seed(config.seed % 2**63)  # torch takes no larger one
-    if settings["model"] == "dense":
-        vae = DenseVAE(image_size=size)
-    else:
-        vae = VAE(base_channels=settings["base_channels"], latent_channels=settings["latent_channels"])
+    vae = _network(settings)
     vae.latent_shape(size)  # an unfit size or device should fail before faces are loaded
     device = find_device(settings["device"]) if settings["device"] else None
 
@@ -311,6 +308,22 @@ def _train(options: argparse.Namespace) -> None:
     with _training_is_done():
         bundle = _write_bundle(run, _describe_recipe(settings), settings["flow_steps"])
     _say_where(bundle, folder)
+
+
+def _network(settings: dict):
+    """What to train: random, or that of a trained model, which has its own widths."""
+    from vaelib.model import VAE, DenseVAE
+    from vaelib.pretrained import load_pretrained
+
+    if settings["start"]:
+        defaults, _ = _defaults_and_choices()
+        told = [name for name in ("model", "base_channels", "latent_channels") if settings[name] != defaults[name]]
+        if told:
+            raise ValueError(f"got {' and '.join(told)} with start={settings['start']!r}, which has its own: leave out")
+        return load_pretrained(settings["start"]).vae
+    if settings["model"] == "dense":
+        return DenseVAE(image_size=settings["size"])
+    return VAE(base_channels=settings["base_channels"], latent_channels=settings["latent_channels"])
 
 
 @contextmanager
@@ -413,9 +426,10 @@ def _recipe(settings: dict) -> dict:
 
 
 def _describe_recipe(settings: dict) -> str:
-    """The recipe's name and, where a flag or a file said otherwise, what: "gaussian, but epochs 3"."""
+    """The recipe's name and, where a flag or a file said otherwise, what: "gaussian, but epochs 3, from anime"."""
     changed = [f"{name} {settings[name]}" for name, value in _recipe(settings).items() if settings[name] != value]
-    return settings["recipe"] + (f", but {', '.join(changed)}" if changed else "")
+    start = f", from {settings['start']}" if settings["start"] else ""
+    return settings["recipe"] + (f", but {', '.join(changed)}" if changed else "") + start
 
 
 def _write_look(run) -> None:

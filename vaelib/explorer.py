@@ -27,6 +27,7 @@ from vaelib.explorer_codes import AXES, Draw, model_of
 from vaelib.explorer_parts import (
     SLIDER_STEP,
     STYLE,
+    AskPanel,
     AttributesPanel,
     AxisRow,
     GridPanel,
@@ -105,6 +106,7 @@ class LatentExplorer:
         self._answered_at = 0.0  # when the browser last did
         self._seeds = itertools.count(3)  # of the drawn faces to morph between
         self._grid: list = []  # the latents of the faces in the grid, drawn or encoded
+        self._asked: list = []  # and of those drawn as asked
         self._kept: list[tuple[str, bytes]] = []  # codes, with their faces
 
         for other in list(_EXPLORERS):
@@ -159,16 +161,14 @@ class LatentExplorer:
         self._tick, self._echo = widgets.IntText(), widgets.IntText()
         self._link = widgets.jsdlink((self._tick, "value"), (self._echo, "value"))
 
-        self.axes_panel, self.attributes_panel, self.grid_panel = (
-            widgets.VBox(),
-            AttributesPanel(),
-            GridPanel(KEPT_FACES),
-        )
+        self.axes_panel, self.attributes_panel = widgets.VBox(), AttributesPanel()
+        self.grid_panel, self.ask_panel = GridPanel(KEPT_FACES), AskPanel()
         self._panels = {
             "Axes": self.axes_panel,
             "Attributes": self.attributes_panel.box,
             "Morph": self._make_morph(),
             "Grid": self.grid_panel.box,
+            "Ask": self.ask_panel.box,
         }
         self.tabs = widgets.Tab([*self._panels.values()], layout={"flex": "1 1 400px", "max_width": "790px"})
         self.tabs.add_class("vaelib-tabs")
@@ -244,7 +244,9 @@ class LatentExplorer:
         with self._held():
             self.prior_choice.options = [AXES, *self.state.bundle.priors]
             self.prior_choice.value, self.spread_slider.value = self.state.prior, self.state.spread
-        self._grid = []
+        self._grid, self._asked = [], []
+        self.ask_panel.offer(self.state.questions)
+        self.ask_panel.faces.show([])
         self._show_axes()
 
     def _switch_to(self, name: str) -> None:
@@ -326,6 +328,8 @@ class LatentExplorer:
             (self.grid_panel.vary, self._on_vary),
             *((face, partial(self._on_grid, place)) for place, face in enumerate(self.grid_panel.faces.buttons)),
             *((face, partial(self._on_kept, place)) for place, face in enumerate(self.grid_panel.kept.buttons)),
+            (self.ask_panel.draw, self._on_ask),
+            *((face, partial(self._on_asked, place)) for place, face in enumerate(self.ask_panel.faces.buttons)),
             (self.undo_button, self._on_undo),
             (self.reset_button, self._on_reset),
             (self.attributes_panel.fit, self._on_fit),
@@ -580,6 +584,16 @@ class LatentExplorer:
         self.state.take(self._grid[place])
         self._show()
         self._show_grid(self.state.variations(16, self._generator))
+
+    def _on_ask(self, button: widgets.Button) -> None:
+        panel = self.ask_panel
+        self._asked = self.state.ask(16, panel.asked, panel.guidance.value, self._generator)
+        panel.faces.show([_thumbnail(face) for face in self.state.faces(self._asked)])
+
+    def _on_asked(self, place: int, button: widgets.Button) -> None:
+        self.stop()
+        self.state.take(self._asked[place])
+        self._show()
 
     def _show_grid(self, draws: list) -> None:
         self._grid = draws

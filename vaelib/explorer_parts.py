@@ -8,10 +8,17 @@ import traitlets
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
+from vaelib.asking import Questions
+from vaelib.drawn import Factor
 from vaelib.explorer_state import Morph, to_file
 
 SLIDER_STEP = 0.1
 AS_IT_IS = "as it is"  # the first entry of a menu
+ANY = "any"  # what is not asked for
+# In OKLCH, and on the drawn faces' own circle, which runs fast through olive.
+HUES = {"red": 0.07, "orange": 0.19, "yellow": 0.32, "green": 0.39}
+HUES |= {"teal": 0.5, "blue": 0.68, "violet": 0.82, "pink": 0.97}
+AMOUNTS = {"very low": 0.05, "low": 0.25, "middle": 0.5, "high": 0.75, "very high": 0.95}  # parts of a range
 ROWS_SHOWN = 12  # of the attributes
 # What people ask for first; the others follow by name.
 USEFUL = ("glasses", "accessory", "smile", "hair", "tilt", "skin", "mouth", "beard", "eyes", "background", "blush")
@@ -87,7 +94,10 @@ class MenuRow(_Row):
 
 def by_use(row: AxisRow | MenuRow) -> tuple[int, str]:
     """What to sort rows by: what most people look for first, then by name; and last the tints, "hair: red"."""
-    name = row.name.value
+    return _place(row.name.value)
+
+
+def _place(name: str) -> tuple[int, str]:
     place = next((place for place, word in enumerate(USEFUL) if name.startswith(word)), len(USEFUL))
     return place + len(USEFUL) * (": " in name), name
 
@@ -171,6 +181,46 @@ class GridPanel:
         self.box = widgets.VBox([row(self.new, self.vary), self.faces.box, note, self.kept.box])
 
 
+class AskPanel:
+    """A menu for each thing that can be asked for, how hard to insist, and sixteen faces drawn as asked."""
+
+    def __init__(self):
+        self.draw = button(widgets.Button, "Draw as asked", "random", "150px")
+        self.guidance = setting("guidance", 0.0, 4.0, step=0.5)
+        self.guidance.value = 2.0
+        self.faces = FaceButtons(16, 128, "Take this face to the sliders")
+        self.faces.box.layout.max_width = "540px"
+        self.menus: dict[str, widgets.Dropdown] = {}
+        self.box = widgets.VBox()
+
+    def offer(self, questions: Questions | None) -> None:
+        """A menu for each of these, every one at "any"; where there are none, say why."""
+        factors = sorted(questions.factors.values(), key=lambda factor: _place(factor.name)) if questions else []
+        self.menus = {factor.name: _question(factor) for factor in factors}
+        if questions:
+            menus = widgets.HBox([*self.menus.values()], layout={"flex_flow": "row wrap", "grid_gap": "0 8px"})
+            self.box.children = [menus, row(self.draw, self.guidance), self.faces.box]
+        else:
+            self.box.children = [widgets.HTML("The flow of this model has learned no labels to be asked for.")]
+
+    @property
+    def asked(self) -> dict[str, object]:
+        """What is asked for, by name; what is at "any" is left out."""
+        return {name: menu.value for name, menu in self.menus.items() if menu.value is not None}
+
+
+def _question(factor: Factor) -> widgets.Dropdown:
+    if factor.choices:
+        values = {choice: choice for choice in factor.choices}
+    elif factor.is_hue:
+        values = HUES
+    else:
+        values = {amount: factor.low + part * (factor.high - factor.low) for amount, part in AMOUNTS.items()}
+    menu = choice(factor.name.replace("_", " "), [(ANY, None), *values.items()], "230px")
+    menu.style = label(96)
+    return menu
+
+
 class MorphEnd:
     """One end of a morph: the picture, what the model makes of it, and three ways to choose another."""
 
@@ -224,7 +274,7 @@ def label(width: int) -> dict:
     return {"description_width": f"{width}px"}
 
 
-def choice(description: str, options: list[str], width: str) -> widgets.Dropdown:
+def choice(description: str, options: list[str] | list[tuple[str, object]], width: str) -> widgets.Dropdown:
     return widgets.Dropdown(
         options=options, description=description, style={"description_width": "initial"}, layout={"width": width}
     )

@@ -7,7 +7,7 @@ code = state.code                       # a short text, from which `restore` mak
 """
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from io import BytesIO
 
@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
+from vaelib.asking import Questions
 from vaelib.drawn import draw_face, sample_factors
 from vaelib.explorer_codes import AXES, PICTURE, Draw, Encoded, Number, read_code, write_code
 from vaelib.faces import to_float
@@ -267,6 +268,18 @@ class ExplorerState(_Scene):
         others = [self._latent_of(draw) for draw in self.draws(count, generator)]
         keep = (1 - VARIATION**2) ** 0.5
         return [Encoded.of(mean + keep * (z - mean) + VARIATION * (other[0] - mean)) for other in others]
+
+    @property
+    def questions(self) -> Questions | None:
+        """What the flow can be asked for, if it has learned labels."""
+        return getattr(self.bundle.priors.get("flow"), "questions", None)
+
+    def ask(
+        self, count: int, asked: Mapping[str, object], guidance: float, generator: torch.Generator | None = None
+    ) -> list[Encoded]:
+        """`count` latents of faces as `asked`, drawn from the flow: see `ConditionalFlow.sample`."""
+        flow = self.bundle.priors["flow"]
+        return [Encoded.of(z) for z in flow.sample(count, generator, asked, guidance)]
 
     def faces(self, draws: list[Draw | Encoded]) -> list[Image.Image]:
         """The faces of latents that were drawn or encoded, of the model's size."""
