@@ -20,12 +20,13 @@ from jupyter_client.manager import run_kernel
 from PIL import Image
 
 from vaelib.drawn import draw_face
-from vaelib.explorer import RECORDINGS, LatentExplorer, app
+from vaelib.explorer import LatentExplorer
+from vaelib.explorer_layout import RECORDINGS
 from vaelib.explorer_state import ExplorerState, drawn_face
 from vaelib.faces import Faces
 from vaelib.latents import NamedAxes, PCAAxes, fit_attributes
 from vaelib.model import VAE, DenseVAE, Posterior
-from vaelib.pretrained import Bundle, load_pretrained, make_bundle, shipped
+from vaelib.pretrained import Bundle, load_pretrained, make_bundle
 from vaelib.priors import fit_flow
 
 SHOWN = (320, "JPEG")  # what `render` is asked for
@@ -378,18 +379,6 @@ def test_a_model_of_few_latents_opens(network):
     assert explorer.sliders[-1].value == 1.0 and not explorer.message.value
 
 
-def test_models_that_ship_are_loaded_when_they_are_chosen(monkeypatch):
-    loaded = []
-    monkeypatch.setattr("vaelib.explorer.load_pretrained", lambda name: loaded.append(name) or load_pretrained(name))
-    monkeypatch.delenv("VAELIB_MODEL", raising=False)
-    page = app()
-    assert loaded == [shipped()[0]]
-    (chooser,) = [w for w in page.children[0].children[0].children if getattr(w, "description", "") == "model"]
-    assert list(chooser.options) == shipped()
-    chooser.value = "drawn-cartoon"
-    assert loaded == [shipped()[0], "drawn-cartoon"]
-
-
 def test_it_displays_as_widgets_with_a_still_picture_beside(explorer):
     bundle = explorer._repr_mimebundle_()
     page = Image.open(BytesIO(b64decode(bundle["image/jpeg"])))
@@ -437,11 +426,6 @@ def test_models_may_have_different_numbers_of_axes(bundle):
 def test_no_model_is_refused():
     with pytest.raises(ValueError, match="got no model, expected a bundle or several by name"):
         LatentExplorer({})
-
-
-def test_the_app_shows_all_models_that_ship():
-    page = app()
-    assert page.layout.align_items == "center"
 
 
 # --------------------------------------------------------------------------------------------- attributes
@@ -847,13 +831,6 @@ def test_record_offers_an_animation_and_leaves_the_face(explorer, kind):
         assert np.abs(frames[0] - np.asarray(explorer.state.picture(48).convert("L"))).mean() < 8
     assert explorer.progress.layout.visibility == "hidden"
     assert values(explorer) == [0] * 12
-
-
-def test_without_pyav_mp4_is_off_and_says_why(bundle, monkeypatch):
-    monkeypatch.setattr("vaelib.explorer.find_spec", lambda name: None)
-    buttons = LatentExplorer(bundle).record_buttons
-    assert (buttons["MP4"].disabled, buttons["GIF"].disabled) == (True, False)
-    assert "pip install av" in buttons["MP4"].tooltip
 
 
 def test_a_code_brings_a_face_back_and_its_model_with_it(several):

@@ -3,19 +3,18 @@
     bundle = vaelib.load_pretrained("drawn-anime")
     vaelib.LatentExplorer(bundle)               # last line of a cell: sliders, buttons, picture
 
-What the explorer knows and does is in `vaelib.explorer_state`; `LatentExplorer` shows it and listens.
+What the explorer knows and does is in `vaelib.explorer_state`, what it shows in `vaelib.explorer_layout`;
+`LatentExplorer` joins the two: it listens.
 """
 
 import asyncio
 import html
 import itertools
 import logging
-import os
 from base64 import b64encode
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from importlib.util import find_spec
 from time import monotonic
 from weakref import WeakSet
 
@@ -24,41 +23,22 @@ import torch
 from PIL import Image
 
 from vaelib.explorer_codes import AXES, Draw, model_of
-from vaelib.explorer_parts import (
-    SLIDER_STEP,
-    STYLE,
-    AskPanel,
-    AttributesPanel,
-    AxisRow,
-    GridPanel,
-    MenuRow,
-    MorphEnd,
-    button,
-    choice,
-    columns,
-    label,
-    row,
-    setting,
-    take_upload,
-)
+from vaelib.explorer_layout import KEPT_FACES, RECORDED_FRAMES, RECORDINGS, SHOWN_SIZE, ExplorerLayout
+from vaelib.explorer_parts import SLIDER_STEP, AxisRow, MenuRow, columns, take_upload
 from vaelib.explorer_state import ExplorerState, Morph, drawn_face, read_face, to_file
 from vaelib.explorer_still import morph_still, still
 from vaelib.faces import load_faces
 from vaelib.latents import NamedAxes, fit_attributes_of
-from vaelib.plots import to_gif, to_mp4
-from vaelib.pretrained import Bundle, load_pretrained, shipped
+from vaelib.pretrained import Bundle
 
 FRAME_SECONDS = 0.02
 PAUSE_SECONDS = 0.005  # the least that the animation leaves to everything else in the kernel, per frame
 FRAMES_PER_SLIDER_MOVE = 5  # moving twelve sliders at every frame is more than a browser keeps up with
 PATIENCE_SECONDS = 1.0  # how long the animation waits for a browser that lags or has gone
 ABSENT_SECONDS = 60.0  # after which a browser that lags counts as closed
-SHOWN_SIZE = 640  # pixels on the page, where there is room for them;
-SENT_SIZE = 320  # half of that is drawn, and the browser enlarges it
+SENT_SIZE = SHOWN_SIZE // 2  # is drawn, and the browser enlarges it
 RECORDED_MOST = 2048  # pixels a side of a recording: 60 frames of 2048 make a file of 60 MB
-RECORDED_FRAMES, RECORDED_SPEED, RECORDED_SECONDS = 60, 2, 0.04  # as fast as on the page, at half its rate
-RECORDINGS = {"GIF": (to_gif, "image/gif"), "MP4": (to_mp4, "video/mp4")}
-KEPT_FACES = 6  # as many as stand in a row
+RECORDED_SPEED, RECORDED_SECONDS = 2, 0.04  # as fast as on the page, at half its rate
 SHARP = "-sharp"  # how the name ends of a model that shares its latents with the soft one
 FITTED_FACES = 1000
 LONGEST_WAIT = 0.1  # seconds until the next picture, however many events come meanwhile
@@ -68,7 +48,7 @@ log = logging.getLogger(__name__)
 _EXPLORERS: "WeakSet[LatentExplorer]" = WeakSet()
 
 
-class LatentExplorer:
+class LatentExplorer(ExplorerLayout):
     """Sliders on the axes of a model's latent space, and the face they describe; morphs; things to keep.
 
     `models` is a bundle, or several by name. `attributes` (one `NamedAxes`, or by the same names; else the bundle's
@@ -112,7 +92,7 @@ class LatentExplorer:
         for other in list(_EXPLORERS):
             other.stop()
         _EXPLORERS.add(self)
-        self._make_widgets()
+        super().__init__(list(bundles))
         self._open(next(iter(bundles)))
         self._listen()
         self._show_kept()
@@ -143,100 +123,6 @@ class LatentExplorer:
             self._task = None
         with self._held():
             self.animate_button.value = False
-
-    # ------------------------------------------------------------------------------------------------- layout
-
-    def _make_widgets(self) -> None:
-        self.model_choice = choice("model", list(self._bundles), width="240px")
-        self.prior_choice = choice("draw from", [AXES], width="190px")
-        self.spread_slider = setting("spread", 0.0, 3.0, step=0.1)
-        self.speed_slider = setting("speed", 0.2, 4.0, step=0.2)
-        self.sharp_button = button(
-            widgets.ToggleButton, "sharp", "eye", "88px", "The same latent by the soft model or the sharp one"
-        )
-        settings = [self.model_choice, self.sharp_button, self.prior_choice, self.spread_slider, self.speed_slider]
-        if len(self._bundles) == 1:
-            del settings[0]
-        # Never shown: the browser sends the number of the frame back when it has got that far.
-        self._tick, self._echo = widgets.IntText(), widgets.IntText()
-        self._link = widgets.jsdlink((self._tick, "value"), (self._echo, "value"))
-
-        self.axes_panel, self.attributes_panel = widgets.VBox(), AttributesPanel()
-        self.grid_panel, self.ask_panel = GridPanel(KEPT_FACES), AskPanel()
-        self._panels = {
-            "Axes": self.axes_panel,
-            "Attributes": self.attributes_panel.box,
-            "Morph": self._make_morph(),
-            "Grid": self.grid_panel.box,
-            "Ask": self.ask_panel.box,
-        }
-        self.tabs = widgets.Tab([*self._panels.values()], layout={"flex": "1 1 400px", "max_width": "790px"})
-        self.tabs.add_class("vaelib-tabs")
-        for index, title in enumerate(self._panels):
-            self.tabs.set_title(index, title)
-        # The picture at right, as published; on a narrow page, where the sliders do not fit beside it, above them.
-        below = {"flex_flow": "row-reverse wrap", "justify_content": "flex-end", "align_items": "flex-start"}
-        body = widgets.HBox([self._make_stage(), self.tabs], layout=below | {"grid_gap": "8px 16px"})
-        style = widgets.HTML(f"<style>{STYLE}</style>", layout={"height": "0", "margin": "0"})
-        width = {"width": "100%", "max_width": f"{790 + 16 + SHOWN_SIZE}px"}
-        self.box = widgets.VBox([row(*settings, gap="4px 16px"), body, style], layout=width)
-
-    def _make_stage(self) -> widgets.Widget:
-        """The picture, and what to do with it."""
-        wide = {"width": "100%", "margin": "2px 0"}
-        self.picture = widgets.Image(format="jpeg", layout={"width": "100%", "margin": "0"})
-        self.picture.add_class("vaelib-picture")
-        self.randomize_button = button(widgets.Button, "Randomize", "random", "116px")
-        self.seed_field = widgets.Text(
-            description="seed", placeholder="none", continuous_update=False, style=label(34), layout={"width": "124px"}
-        )
-        self.animate_button = button(widgets.ToggleButton, "Animate", "play", "104px")
-        self.upload = widgets.FileUpload(
-            description="Your face", accept="image/*", multiple=False, layout={"width": "134px"}
-        )
-        self.draw_button = button(
-            widgets.Button, "Draw a face", "paint-brush", "126px", "Drawn by the package, to edit"
-        )
-        self.keep_button = button(widgets.Button, "Keep", "heart", "84px", "In the strip of the Grid tab")
-        self.undo_button = button(widgets.Button, "Undo", "undo", "84px")
-        self.reset_button = button(widgets.Button, "Reset", "home", "84px", "To the mean face")
-        self.size_field = widgets.BoundedIntText(
-            512, min=16, max=4096, description="pixels", style=label(40), layout={"width": "110px"}
-        )
-        self.save_button = button(widgets.Button, "Save PNG", width="96px")
-        self.record_buttons = {kind: button(widgets.Button, f"Record {kind}", "film", "124px") for kind in RECORDINGS}
-        if find_spec("av") is None:
-            mp4 = self.record_buttons["MP4"]
-            mp4.disabled, mp4.tooltip = True, "Needs PyAV: pip install av"
-        self.code_field = widgets.Text(
-            description="code",
-            placeholder="none between two faces",  # shown when empty
-            continuous_update=False,
-            style=label(34),
-            layout=wide,
-        )
-        self.progress = widgets.IntProgress(
-            max=RECORDED_FRAMES, layout=wide | {"height": "8px", "visibility": "hidden"}
-        )
-        self.message = widgets.HTML(layout=wide | {"min_height": "32px"})
-        rows = [
-            row(self.randomize_button, self.seed_field, self.animate_button, self.undo_button, self.reset_button),
-            row(self.upload, self.draw_button, self.keep_button),
-            row(self.size_field, self.save_button, *self.record_buttons.values()),
-        ]
-        return widgets.VBox(
-            [self.picture, *rows, self.code_field, self.progress, self.message],
-            layout={"flex": "1 1 300px", "max_width": f"{SHOWN_SIZE}px"},
-        )
-
-    def _make_morph(self) -> widgets.Widget:
-        self.ends = [MorphEnd("from"), MorphEnd("to")]
-        self.morph_slider = widgets.FloatSlider(
-            description="way", min=0, max=1, step=0.01, style=label(30), layout={"width": "420px"}
-        )
-        self.spherical_box = widgets.Checkbox(description="along an arc", indent=False, layout={"width": "130px"})
-        ends = row(*(end.box for end in self.ends), gap="8px 28px")
-        return widgets.VBox([ends, row(self.morph_slider, self.spherical_box)])
 
     def _open(self, name: str) -> None:
         """Show the model called `name`, as it was left."""
@@ -773,28 +659,3 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 def _thumbnail(face: Image.Image) -> bytes:
     """A face for a button."""
     return to_file(face.resize((128, 128), Image.Resampling.LANCZOS), "JPEG")
-
-
-class _ShippedModels(Mapping):
-    """The bundles that ship, by name, each loaded when it is asked for: all together take half a gigabyte."""
-
-    def __getitem__(self, name: str) -> Bundle:
-        if name not in shipped():
-            raise KeyError(name)
-        return load_pretrained(name)  # once: the explorer keeps what it opened
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(shipped())
-
-    def __len__(self) -> int:
-        return len(shipped())
-
-    def __contains__(self, name: object) -> bool:
-        return name in shipped()
-
-
-def app() -> widgets.Widget:
-    """The page that `python -m vaelib explore` serves: the model named in VAELIB_MODEL, else all that ship."""
-    name = os.environ.get("VAELIB_MODEL")
-    models = load_pretrained(name) if name else _ShippedModels()
-    return widgets.VBox([LatentExplorer(models).box], layout={"align_items": "center"})

@@ -17,7 +17,8 @@ import psutil
 from jupyter_client.manager import start_new_kernel
 
 OPEN = """
-from vaelib.explorer import _EXPLORERS, app
+from vaelib.explorer import _EXPLORERS
+from vaelib.explorer_app import app
 page = app()
 explorer = next(iter(_EXPLORERS))
 count, draw = 0, explorer._draw
