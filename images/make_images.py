@@ -103,11 +103,30 @@ def map_of_the_lessons(small: dict[str, Bundle], large: dict[str, Bundle], sharp
         5: [torch.cat(row) for row in zip(*(originals_and_back(small[s].vae, s) for s in STYLES), strict=True)],
         6: [torch.cat([sample(large[style], prior, 3) for style in STYLES]) for prior in ("normal", "flow")],
         7: [torch.cat([sample(bundle, "flow", 3) for bundle in bundles.values()]) for bundles in (large, sharp)],
-        8: [traversal_grid(large[style].vae, large[style].axes, rows=1) for style in STYLES],
+        8: [torch.cat(row) for row in zip(*(with_other_hair(style) for style in STYLES), strict=True)],
+        9: [torch.cat([as_asked(style) for style in STYLES])],
     }.items():
         save(face_grid(torch.cat(rows), columns=len(rows[0])), f"lesson-0{number}")
     save(diagrams.reparameterisation(), "lesson-02")
     save(diagrams.shapes(vaelib.VAE(), 64), "lesson-03")
+
+
+def with_other_hair(style: str) -> tuple[Tensor, Tensor]:
+    """Three drawn faces by the sharpened decoder, and the same with their hair changed."""
+    bundle = vaelib.load_pretrained(f"drawn-{style}-sharp")
+    z = vaelib.encode_faces(bundle.vae, vaelib.Faces(vaelib.draw_faces(style, 3, seed=7)[0])).mean
+    choice = {"anime": "twintails", "cartoon": "pigtails"}[style]
+    return decode(bundle.vae, z), decode(bundle.vae, bundle.attributes.swaps.swap(z, "hair", choice))
+
+
+def as_asked(style: str) -> Tensor:
+    """Three faces with pink hair and glasses."""
+    bundle = vaelib.load_pretrained(f"drawn-{style}-sharp")
+    asked = {
+        "anime": {"hair_hue": 0.97, "hair_light": 0.7, "accessory": "glasses"},
+        "cartoon": {"hair_colour": "pink", "glasses": "round", "mouth": "grin"},
+    }[style]
+    return decode(bundle.vae, bundle.priors["flow"].sample(3, torch.Generator().manual_seed(1), asked))
 
 
 def film_of_a_training() -> None:

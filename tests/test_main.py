@@ -224,6 +224,8 @@ def test_a_bad_file_is_one_line_on_stderr(tmp_path, monkeypatch, capsys, text, m
             ["train", "drawn-anime", "--model", "dense", "--base-channels", "9"],
             "got base_channels for the dense network",
         ),
+        (["train", "drawn-anime", "--start", "nobody"], "no bundle called 'nobody'"),
+        (["train", "drawn-anime", "--start", "anime", "--base-channels", "9"], "got base_channels with start='anime'"),
         (["train", "drawn-anime", "--size", "60000"], "got size=60000, expected at most 4,096 pixels"),
         (["train", "drawn-anime", "--size", "999999999999"], "expected at most 4,096 pixels"),
         (["train", "drawn-anime", "--config", "/dev/zero"], "/dev/zero is no ordinary file"),
@@ -294,6 +296,15 @@ def test_every_setting_is_a_flag_with_a_line_of_help(capsys, monkeypatch):
     for name in [*RUN_SETTINGS, *vars(TrainConfig())]:
         assert sum(line.startswith(f"--{name.replace('_', '-')}") for line in lines) == 1, name
     assert CONFIG_HELP.keys() == vars(TrainConfig()).keys(), "a field of TrainConfig without help, or help without one"
+
+
+def test_a_training_begins_with_a_trained_model(tmp_path):
+    small = ["drawn-anime", "--count", "40", "--epochs", "1", "--batch-size", "8", "--flow-steps", "0"]
+    assert main(["train", *small, "--recipe", "gaussian", "--start", "drawn-anime", "--folder", str(tmp_path)]) == 0
+    trained = load_pretrained(tmp_path)
+    assert trained.vae.latent_shape(64) == load_pretrained("drawn-anime").vae.latent_shape(64)
+    assert trained.card["recipe"].endswith("from drawn-anime")
+    assert trained.card["scores"]["psnr"] > 15  # one epoch from random weights: 7
 
 
 def test_sharpen_trains_the_decoder_on_and_writes_what_explore_opens(empty_cache):
