@@ -73,6 +73,11 @@ def test_from_a_folder_of_pictures_to_an_explorable_model(empty_cache, capsys, p
     assert [entry["epoch"] for entry in json.loads((folder / "history.json").read_text())] == [1, 2]
     assert load_pretrained(folder).card["config"]["epochs"] == 2
 
+    for flags, count in (["--count", "8"], 8), ([], 36):
+        some = ["--epochs", "1", "--batch-size", "8", "--folder", str(empty_cache / f"sharp-{count}"), *flags]
+        assert main(["sharpen", str(folder), *some]) == 0
+        assert load_pretrained(empty_cache / f"sharp-{count}").card["sharpened"]["trained_on"] == count
+
 
 def test_drawn_faces_and_the_dense_network(tmp_path, capsys):
     arguments = ["--recipe", "vae-anime-cartoon", "--size", "32", "--count", "48", "--epochs", "1"]

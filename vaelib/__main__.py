@@ -150,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     sharpen = commands.add_parser("sharpen", help="train a model's decoder on, towards sharper faces")
     sharpen.add_argument("bundle", metavar="MODEL", help="one that ships, or the folder of a run")
     sharpen.add_argument("--faces", help="what to train on (default: the faces that the model learned from)")
-    sharpen.add_argument("--count", type=int, default=4000, help="how many faces to draw, where drawn (default: 4000)")
+    sharpen.add_argument("--count", type=int, help="how many faces to train on (default: all; 4000 where drawn)")
     sharpen.add_argument("--folder", type=Path, help="where to write (default: runs/MODEL-sharp in the cache folder)")
     sharpen.add_argument("--device", help="cpu, cuda, mps (default: a CUDA GPU, else the CPU)")
     sharpen.add_argument("--resume", action="store_true", help="go on with the run in that folder")
@@ -346,6 +346,8 @@ def _say_where(bundle, folder: Path) -> None:
 
 def _sharpen(options: argparse.Namespace) -> None:
     _plot_to_files()
+    import numpy as np
+
     from vaelib.devices import default_device, describe_device, find_device
     from vaelib.faces import load_faces
     from vaelib.pretrained import load_pretrained
@@ -355,9 +357,10 @@ def _sharpen(options: argparse.Namespace) -> None:
     config = SharpenConfig(**{field.name: told[field.name] for field in fields(SharpenConfig) if field.name in told})
     device = find_device(options.device) if options.device else None
     bundle = load_pretrained(options.bundle)
-    faces, test = split_for_sharpening(
-        load_faces(options.faces or bundle.card["faces"], bundle.image_size, options.count)
-    )
+    name, drawn = options.faces or bundle.card["faces"], 4000 if options.count is None else options.count
+    faces, test = split_for_sharpening(load_faces(name, bundle.image_size, drawn))
+    if options.count is not None and len(faces) > options.count:  # prepared ones
+        faces = faces.select(np.random.default_rng(config.seed).permutation(len(faces))[: options.count])
     folder = options.folder or cache_folder("runs") / f"{expand(options.bundle).resolve().name}-sharp"
     print(f"{len(faces):,} {faces.name} faces to train on, {len(test):,} to test on\n{config}")
     print(f"on {describe_device(device or default_device())}, writing to {folder}")
