@@ -227,9 +227,10 @@ def test_the_explorer_in_a_browser(notebook, tmp_path, app):
         assert not far(explorer.after(lambda: page.locator(".vaelib-face:visible").nth(16).click()), before)
 
         explorer.open("Ask")
-        page.locator(".widget-dropdown:visible", has_text="hair").locator("select").first.select_option(label="buns")
+        hair = page.locator(".widget-dropdown:visible", has=page.get_by_text("hair", exact=True))
+        hair.locator("select").select_option(label="buns")
         explorer.press("Draw as asked")
-        page.wait_for_function("document.querySelectorAll('.vaelib-face:not([style*=none])').length > 30", timeout=HANG)
+        page.locator(".vaelib-face:visible").nth(15).wait_for()
         asked = explorer.after(lambda: page.locator(".vaelib-face:visible").nth(3).click())
         assert far(asked, before)
 
