@@ -623,7 +623,8 @@ def test_faces_are_drawn_as_asked(bundle):
     panel = explorer.ask_panel
     assert [name for name, _ in panel.menus["eye_hue"].options][:3] == ["any", "red", "orange"]
     assert dict(panel.menus["shade"].options)["middle"] == pytest.approx(0.5)
-    panel.draw.click()  # for nothing in particular
+    assert {menu.label for menu in panel.menus.values()} == {"any"} and not panel.asked
+    panel.draw.click()
     assert {bool(z.latent(shape)[0, 0].mean() > 0) for z in explorer._asked} == {True, False}
     panel.menus["mood"].value = "glad"
     panel.draw.click()

@@ -73,10 +73,9 @@ def test_from_a_folder_of_pictures_to_an_explorable_model(empty_cache, capsys, p
     assert [entry["epoch"] for entry in json.loads((folder / "history.json").read_text())] == [1, 2]
     assert load_pretrained(folder).card["config"]["epochs"] == 2
 
-    for flags, count in (["--count", "8"], 8), ([], 36):
-        some = ["--epochs", "1", "--batch-size", "8", "--folder", str(empty_cache / f"sharp-{count}"), *flags]
-        assert main(["sharpen", str(folder), *some]) == 0
-        assert load_pretrained(empty_cache / f"sharp-{count}").card["sharpened"]["trained_on"] == count
+    some = ["--count", "8", "--epochs", "1", "--batch-size", "8"]
+    assert main(["sharpen", str(folder), *some]) == 0
+    assert load_pretrained(empty_cache / "runs" / "mine-sharp").card["sharpened"]["trained_on"] == 8
 
 
 def test_drawn_faces_and_the_dense_network(tmp_path, capsys):

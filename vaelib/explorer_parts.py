@@ -206,7 +206,7 @@ class AskPanel:
     @property
     def asked(self) -> dict[str, object]:
         """What is asked for, by name; what is at "any" is left out."""
-        return {name: menu.value for name, menu in self.menus.items() if menu.value is not None}
+        return {name: menu.value for name, menu in self.menus.items() if menu.value != ANY}
 
 
 def _question(factor: Factor) -> widgets.Dropdown:
@@ -216,8 +216,8 @@ def _question(factor: Factor) -> widgets.Dropdown:
         values = HUES
     else:
         values = {amount: factor.low + part * (factor.high - factor.low) for amount, part in AMOUNTS.items()}
-    menu = choice(factor.name.replace("_", " "), [(ANY, None), *values.items()], "230px")
-    menu.style = label(96)
+    menu = choice(factor.name.replace("_", " "), [(ANY, ANY), *values.items()], "244px")
+    menu.style = label(112)
     return menu
 
 
