@@ -75,10 +75,14 @@ class Explorer:
         whole = re.compile(rf"^\s*{re.escape(text)}\s*$")  # "Draw" is not "Draw a face"
         self.page.locator("button:visible", has_text=whole).first.click()
 
-    def animate(self, seconds: float) -> None:
+    def animate(self, frames: int) -> None:
         self.press("Animate")
         self.page.wait_for_selector("button.mod-active:has-text('Animate')")
-        self.page.wait_for_timeout(1000 * seconds)
+        seen, patience_ends = {picture_in(self.page)}, time.monotonic() + HANG / 1000
+        while len(seen) < frames:  # a busy kernel takes its time to show the first
+            assert time.monotonic() < patience_ends, "nothing moves"
+            self.page.wait_for_timeout(20)
+            seen.add(picture_in(self.page))
         self.press("Animate")
         self.page.wait_for_selector("button:not(.mod-active):has-text('Animate')")
 
@@ -185,7 +189,7 @@ def test_the_explorer_in_a_browser(notebook, tmp_path, app):
 
         code, seed = (page.locator(".widget-text:visible", has_text=name).locator("input") for name in ("code", "seed"))
         kept = code.input_value()
-        animated = explorer.after(lambda: explorer.animate(seconds=1.5))
+        animated = explorer.after(lambda: explorer.animate(frames=5))
         assert far(animated, drawn)
         assert not far(explorer.after(lambda: explorer.press("Reset")), mean_face)
         assert explorer.reading("axis 4") == "0.0"
