@@ -93,10 +93,15 @@ class Explorer:
     def row(self, name: str):
         """The row of an axis, a menu or another slider."""
         names = self.page.locator(".vaelib-name input:visible")
-        for place in range(names.count()):
-            if names.nth(place).input_value() == name:
-                return names.nth(place).locator("xpath=ancestor::*[contains(@class,'widget-vbox')][1]")
-        return self.page.locator(".widget-slider:visible", has=self.page.get_by_text(name, exact=True)).first
+        slider = self.page.locator(".widget-slider:visible", has=self.page.get_by_text(name, exact=True))
+        patience_ends = time.monotonic() + HANG / 1000
+        while not slider.count():
+            shown = names.evaluate_all("inputs => inputs.map(input => input.value)")  # at once: rows come and go
+            if name in shown:
+                return names.nth(shown.index(name)).locator("xpath=ancestor::*[contains(@class,'widget-vbox')][1]")
+            assert time.monotonic() < patience_ends, f"there is no row {name}"
+            self.page.wait_for_timeout(50)
+        return slider.first
 
     def slider(self, name: str):
         row = self.row(name)
