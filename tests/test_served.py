@@ -49,7 +49,7 @@ def test_who_comes_when_all_seats_are_taken_is_told_so(empty_cache, monkeypatch)
 def test_whose_seat_is_free_gets_the_explorer(empty_cache):
     names = {}
     exec(cell_of_the_page(), names)
-    assert names["app"].__module__ == "vaelib.explorer"
+    assert names["app"].__module__ == "vaelib.explorer_app"
 
 
 def test_the_number_of_seats(monkeypatch):
