@@ -316,8 +316,8 @@ def _network(settings: dict):
     from vaelib.pretrained import load_pretrained
 
     if settings["start"]:
-        defaults, _ = _defaults_and_choices()
-        told = [name for name in ("model", "base_channels", "latent_channels") if settings[name] != defaults[name]]
+        untold = _defaults_and_choices()[0] | _recipe(settings)  # a recipe may bring a network, which nobody asked for
+        told = [name for name in ("model", "base_channels", "latent_channels") if settings[name] != untold[name]]
         if told:
             raise ValueError(f"got {' and '.join(told)} with start={settings['start']!r}, which has its own: leave out")
         return load_pretrained(settings["start"]).vae

@@ -24,7 +24,7 @@ from PIL import Image
 
 from vaelib.explorer_codes import AXES, Draw, model_of
 from vaelib.explorer_layout import KEPT_FACES, RECORDED_FRAMES, RECORDINGS, SHOWN_SIZE, ExplorerLayout
-from vaelib.explorer_parts import SLIDER_STEP, AxisRow, MenuRow, columns, take_upload
+from vaelib.explorer_parts import SLIDER_STEP, AskPanel, AxisRow, GridPanel, MenuRow, columns, take_upload
 from vaelib.explorer_state import ExplorerState, Morph, drawn_face, read_face, to_file
 from vaelib.explorer_still import morph_still, still
 from vaelib.faces import load_faces
@@ -474,7 +474,7 @@ class LatentExplorer(ExplorerLayout):
     def _on_ask(self, button: widgets.Button) -> None:
         panel = self.ask_panel
         self._asked = self.state.ask(16, panel.asked, panel.guidance.value, self._generator)
-        panel.faces.show([_thumbnail(face) for face in self.state.faces(self._asked)])
+        self._show_faces(panel, self._asked)
 
     def _on_asked(self, place: int, button: widgets.Button) -> None:
         self.stop()
@@ -483,7 +483,10 @@ class LatentExplorer(ExplorerLayout):
 
     def _show_grid(self, draws: list) -> None:
         self._grid = draws
-        self.grid_panel.faces.show([_thumbnail(face) for face in self.state.faces(draws)])
+        self._show_faces(self.grid_panel, draws)
+
+    def _show_faces(self, panel: GridPanel | AskPanel, draws: list) -> None:
+        panel.faces.show([_thumbnail(face) for face in self.state.faces(draws)])
 
     def _on_keep(self, button: widgets.Button) -> None:
         face = _thumbnail(self.state.picture(2 * self.state.bundle.image_size))
