@@ -38,6 +38,15 @@ def test_a_matrix_keeps_its_directions_and_loses_its_lengths(shape):
     assert inner.diagonal().min() > 0.65 and inner.diagonal().max() < 1.25
 
 
+def test_products_in_bfloat16_are_enough():
+    matrix = torch.randn(16, 40, generator=torch.Generator().manual_seed(0))
+    exact = orthogonalize(matrix)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = orthogonalize(matrix)
+    assert found.dtype == torch.float32 and not torch.equal(found, exact)
+    assert ((found - exact).norm() / exact.norm()) < 0.02
+
+
 def test_the_iteration_maps_each_singular_value_by_the_polynomial():
     values = torch.tensor([0.9, 0.4, 0.1, 0.02])
     values = values / values.norm()

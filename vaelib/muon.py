@@ -22,16 +22,15 @@ def orthogonalize(matrix: Tensor, steps: int = NEWTON_SCHULZ_STEPS) -> Tensor:
     """UVᵀ for `matrix` = UΣVᵀ, nearly: the same shape (m, n), most singular values between 0.68 and 1.21.
 
     A Newton–Schulz iteration: an odd polynomial of a matrix, X → aX + b(XXᵀ)X + c(XXᵀ)²X, works on the singular values
-    alone. Computed in bfloat16 on a GPU, which is made for it, else in the matrix's own type.
+    alone. An autocast around it sets the type of its products: bfloat16 is enough.
     """
     a, b, c = QUINTIC
-    x = matrix.bfloat16() if matrix.is_cuda else matrix
-    x = x.mT if x.shape[0] > x.shape[1] else x  # XXᵀ is then the smaller of the two squares
+    x = matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix  # XXᵀ is then the smaller of the two squares
     x = x / (x.norm() + 1e-12)  # no singular value above 1
     for _ in range(steps):
         square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
-    return (x.mT if matrix.shape[0] > matrix.shape[1] else x).to(matrix.dtype)
+    return x.mT if matrix.shape[0] > matrix.shape[1] else x
 
 
 class Muon(torch.optim.Optimizer):

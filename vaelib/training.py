@@ -236,18 +236,22 @@ class TrainingRun:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * self.config.rate_factor(step, steps)
 
     def _step(self, network: nn.Module, x: Tensor, beta: float) -> Tensor:
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with self._autocast():
             distortion, rate = self.loss_terms(network, x, self.config)
         self.optimizer.zero_grad()
         (distortion + beta * rate).backward()
         self._update()
         return torch.stack([distortion, rate]).detach()
 
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
     def _update(self) -> None:
         """From gradients to weights, and to their average."""
         if self.config.clip_norm:
             nn.utils.clip_grad_norm_(self.vae.parameters(), self.config.clip_norm)
-        self.optimizer.step()
+        with self._autocast():  # for Muon's matrices
+            self.optimizer.step()
         if self.average:
             steps = int(self.average.n_averaged)
             decay = min(self.config.ema, (1 + steps) / (10 + steps))  # else the first weights, random, stay for long
