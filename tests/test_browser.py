@@ -134,6 +134,19 @@ class Explorer:
             button.click()
         chooser.value.set_files({"name": "face.png", "mimeType": "image/png", "buffer": content})
 
+    def drop(self, content: bytes) -> None:
+        """Let go of a file over the picture."""
+        files = self.page.evaluate_handle(
+            """bytes => {
+                const files = new DataTransfer();
+                files.items.add(new File([new Uint8Array(bytes)], "face.png", {type: "image/png"}));
+                return files;
+            }""",
+            list(content),
+        )
+        for kind in ("dragover", "drop"):
+            self.page.locator("img.widget-image").first.dispatch_event(kind, {"dataTransfer": files})
+
     def download(self, suffix: str):
         """The path of the file behind the link under the picture."""
         link = self.page.locator(f"a[download$='.{suffix}']")
@@ -216,8 +229,9 @@ def test_the_explorer_in_a_browser(notebook, tmp_path, app):
         encoded = explorer.after(lambda: explorer.upload(own, as_png(face)))
         assert np.abs(encoded - shown).mean() < np.abs(drawn - shown).mean()
         assert far(explorer.after(lambda: explorer.drag("axis 1", share=0.9)), encoded)
+        assert not far(explorer.after(lambda: explorer.drop(as_png(face))), encoded)
         assert far(explorer.after(lambda: explorer.press("Draw a face")), encoded)
-        for _ in range(3):
+        for _ in range(4):
             before = explorer.after(lambda: explorer.press("Undo"))
         assert not far(before, drawn)
 

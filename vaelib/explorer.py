@@ -241,6 +241,7 @@ class LatentExplorer(ExplorerLayout):
         ):
             self._hear(widget, handler)
         self._hear(self.tabs, self._on_tab, "selected_index")
+        self._hear(self.drop_target, self._on_drop, "dropped")
 
     def _hear(self, widget: widgets.Widget, handler: Callable, trait: str = "value") -> None:
         """The one way to a handler: `handler` gets a button's clicks, or the changes of another widget's `trait`.
@@ -418,6 +419,11 @@ class LatentExplorer(ExplorerLayout):
 
     def _on_own_face(self, change: dict) -> None:
         if content := take_upload(self.upload):
+            self._edit(read_face(content, self.state.bundle))
+
+    def _on_drop(self, change: dict) -> None:
+        if content := bytes(change["new"]):
+            self.drop_target.dropped = b""  # else the same file, dropped again, would be no change
             self._edit(read_face(content, self.state.bundle))
 
     def _on_draw(self, button: widgets.Button) -> None:

@@ -10,6 +10,7 @@ from vaelib.explorer_parts import (
     STYLE,
     AskPanel,
     AttributesPanel,
+    DropTarget,
     GridPanel,
     MorphEnd,
     button,
@@ -69,6 +70,7 @@ class ExplorerLayout:
         wide = {"width": "100%", "margin": "2px 0"}
         self.picture = widgets.Image(format="jpeg", layout={"width": "100%", "margin": "0"})
         self.picture.add_class("vaelib-picture")
+        self.drop_target = DropTarget(self.picture)
         self.randomize_button = button(widgets.Button, "Randomize", "random", "116px")
         self.seed_field = widgets.Text(
             description="seed", placeholder="none", continuous_update=False, style=label(34), layout={"width": "124px"}
@@ -101,14 +103,16 @@ class ExplorerLayout:
         self.progress = widgets.IntProgress(
             max=RECORDED_FRAMES, layout=wide | {"height": "8px", "visibility": "hidden"}
         )
-        self.message = widgets.HTML(layout=wide | {"min_height": "32px"})
+        self.message = widgets.HTML(
+            "Drop a picture of a face on this one to edit it.", layout=wide | {"min_height": "32px"}
+        )
         rows = [
             row(self.randomize_button, self.seed_field, self.animate_button, self.undo_button, self.reset_button),
             row(self.upload, self.draw_button, self.keep_button),
             row(self.size_field, self.save_button, *self.record_buttons.values()),
         ]
         return widgets.VBox(
-            [self.picture, *rows, self.code_field, self.progress, self.message],
+            [self.picture, self.drop_target, *rows, self.code_field, self.progress, self.message],
             layout={"flex": "1 1 300px", "max_width": f"{SHOWN_SIZE}px"},
         )
 

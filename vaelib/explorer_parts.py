@@ -3,6 +3,7 @@
 from base64 import b64encode
 from collections.abc import Sequence
 
+import anywidget
 import ipywidgets as widgets
 import traitlets
 from PIL import Image
@@ -28,6 +29,7 @@ STYLE = f"""
 .vaelib-name input {{background: transparent !important; text-align: right; padding: 0 2px !important}}
 .vaelib-name input:not(:hover, :focus) {{border-color: transparent !important}}
 .vaelib-picture {{width: 100%; height: auto}}
+.vaelib-picture.vaelib-over {{outline: 4px dashed #1976d2; outline-offset: -4px}}
 .vaelib-tabs .lm-TabBar-tab, .vaelib-tabs .p-TabBar-tab {{flex: 0 1 auto !important; min-width: 0 !important}}
 """
 
@@ -241,6 +243,42 @@ class MorphEnd:
         self._shown = morph.latents[side]
         for widget, face in ((self.original, morph.pictures[side]), (self.reconstruction, morph.reconstruction(side))):
             widget.value = to_file(to_pil_image(face), "JPEG")
+
+
+class DropTarget(anywidget.AnyWidget):
+    """Makes `picture` take a file that is dropped on it: its bytes are then in `dropped`. Shows nothing itself."""
+
+    picture = traitlets.Unicode().tag(sync=True)  # a class of its own, among all explorers on a page
+    dropped = traitlets.Any(b"").tag(sync=True)  # bytes, or a memoryview of them
+    _esm = """
+    export default {
+      initialize({ model }) {
+        const ended = new AbortController();
+        const on = (kind, act) => document.addEventListener(kind, event => {
+          const picture = event.target.closest?.("." + model.get("picture"));
+          if (picture) {
+            event.preventDefault();  // else the browser opens the file in place of the page
+            act(picture.classList, event.dataTransfer);
+          }
+        }, { signal: ended.signal });
+        on("dragover", classes => classes.add("vaelib-over"));
+        on("dragleave", classes => classes.remove("vaelib-over"));
+        on("drop", async (classes, { files }) => {
+          classes.remove("vaelib-over");
+          if (files.length) {
+            model.set("dropped", new DataView(await files[0].arrayBuffer()));
+            model.save_changes();
+          }
+        });
+        return () => ended.abort();
+      }
+    };
+    """
+
+    def __init__(self, picture: widgets.Image):
+        name = f"vaelib-picture-{picture.model_id}"
+        picture.add_class(name)
+        super().__init__(picture=name, layout={"display": "none"})
 
 
 def take_upload(field: widgets.FileUpload) -> bytes | None:
