@@ -64,7 +64,7 @@ def feature_nll(maps_hat: Sequence[Tensor], maps: Sequence[Tensor], pixel_values
 def unit_maps(x: Tensor) -> list[Tensor]:
     """What EfficientNet-Lite0 sees in pictures (B, 3, H, W) in [0, 1] enlarged to 128×128: of each of its first five
     stages, the channels at every place as a vector of length 1, as LPIPS compares them (Zhang et al. 2018)."""
-    return [normalize(seen, dim=1) for seen in _lite0_maps(x)]
+    return [normalize(seen.float(), dim=1) for seen in _lite0_maps(x)]
 
 
 def _lite0_maps(x: Tensor) -> list[Tensor]:
@@ -116,7 +116,7 @@ class PatchDiscriminator(nn.Sequential):
         super().__init__(*layers, spectral_norm(nn.Conv2d(widths[-1], 1, 3, padding=1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(2 * x - 1)
+        return super().forward(2 * x - 1).float()
 
 
 class ProjectedDiscriminator(nn.Module):
@@ -143,7 +143,7 @@ class ProjectedDiscriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         maps = _lite0_maps(x)
-        told = [head(maps[stage]).flatten(1) for stage, head in zip(self.STAGES, self.heads, strict=True)]
+        told = [head(maps[stage]).float().flatten(1) for stage, head in zip(self.STAGES, self.heads, strict=True)]
         return torch.cat(told, 1)
 
 
@@ -197,19 +197,23 @@ class SharpeningRun(TrainingRun):
             z = posterior.sample()
             if self.prior and self.config.adversarial:
                 z = torch.cat([z, self.prior.sample(len(x)).to(z)])  # faces of nobody, for the discriminators alone
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with self._autocast():
             logits = self.decoder(z)
         # The gradients meet at the picture, where they are compared, and go on through the decoder as one.
         shown = logits.detach().float().requires_grad_()
         distortion = optimal_gaussian_nll(shown[: len(x)], x).mean()
-        (gradient,) = torch.autograd.grad(distortion + self._extra_terms(shown[: len(x)].sigmoid(), x), shown)
+        with self._autocast():
+            extra = self._extra_terms(shown[: len(x)].sigmoid(), x)
+        (gradient,) = torch.autograd.grad(distortion + extra, shown)
         if self.config.adversarial and self._judged() >= self.config.head_start:
-            gradient = gradient + self._pull(shown, gradient, len(x))
+            with self._autocast():
+                gradient = gradient + self._pull(shown, gradient, len(x))
         self.optimizer.zero_grad()
         logits.backward(gradient.to(logits.dtype))
         self._update()
         if self.config.adversarial:
-            self._judge(x, shown.detach().sigmoid())
+            with self._autocast():
+                self._judge(x, shown.detach().sigmoid())
         return torch.stack([distortion.detach(), kl_divergence(posterior).mean()])
 
     def _extra_terms(self, x_hat: Tensor, x: Tensor) -> Tensor | float:
