@@ -134,7 +134,8 @@ def _open_prepared(report: Report) -> Faces:
 def _load_drawn(style: str, size: int, count: int) -> Faces:
     check_side(size, count)
     # Drawing is slower than reading; the code's digest in the name makes a new version draw anew.
-    version = hashlib.blake2b(Path(drawn.__file__).read_bytes(), digest_size=4).hexdigest()
+    code = b"".join(path.read_bytes() for path in sorted(Path(drawn.__file__).parent.glob("drawn*.py")))
+    version = hashlib.blake2b(code, digest_size=4).hexdigest()
     path = cache_folder("drawn") / f"{style}-{size}-{count}-{version}.npy"
     labels_path = path.with_suffix(".npz")
     if not (path.exists() and labels_path.exists()):

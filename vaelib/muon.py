@@ -22,7 +22,7 @@ def orthogonalize(matrix: Tensor, steps: int = NEWTON_SCHULZ_STEPS) -> Tensor:
     """UVᵀ for `matrix` = UΣVᵀ, nearly: the same shape (m, n), most singular values between 0.68 and 1.21.
 
     A Newton–Schulz iteration: an odd polynomial of a matrix, X → aX + b(XXᵀ)X + c(XXᵀ)²X, works on the singular values
-    alone. An autocast around it sets the type of its products: bfloat16 is enough.
+    alone. Under `torch.autocast` its products are in bfloat16, which is enough.
     """
     a, b, c = QUINTIC
     x = matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix  # XXᵀ is then the smaller of the two squares
