@@ -24,7 +24,8 @@ from vaelib.faces import to_float
 from vaelib.fast_decoding import FastDecoder
 from vaelib.latents import NamedAxes, PCAAxes, between
 from vaelib.model import inference
-from vaelib.preparing import FORMATS, LAYOUTS, open_picture, to_face
+from vaelib.pictures import FORMATS, open_picture, to_face
+from vaelib.preparing import LAYOUTS
 from vaelib.pretrained import Bundle
 
 LIMIT = 3.0  # weights go from -3 to 3 σ

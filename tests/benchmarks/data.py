@@ -29,7 +29,8 @@ from torchvision.transforms import Compose, Resize, ToTensor
 
 from vaelib.drawn import draw_face, draw_faces
 from vaelib.faces import load_faces
-from vaelib.preparing import LAYOUTS, prepare, to_face
+from vaelib.pictures import to_face
+from vaelib.preparing import LAYOUTS, prepare
 
 ZIPS = {"anime": "animefacedataset.zip", "cartoon": "cartoon-faces-googles-cartoon-set.zip"}
 PUBLISHED = {"anime": 63_565, "cartoon": 100_000}
