@@ -33,8 +33,11 @@ test: $(READY)
 test-package: $(READY)
 	$(BIN)/python -m pytest
 
+# Two at a time, on a core each.
+test-notebooks: export OMP_NUM_THREADS = 1
 test-notebooks: $(READY)
-	$(BIN)/python -m pytest --nbval --nbval-current-env --timeout=3600 --nbval-cell-timeout=3000 notebooks
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadscope --nbval --nbval-current-env --timeout=3600 \
+		--nbval-cell-timeout=3000 notebooks
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -136,6 +136,19 @@ def test_an_attribute_changes_one_label_and_lets_the_others_be(labelled):
     torch.testing.assert_close(axes.directions.flatten(1).norm(dim=1), torch.ones(3))
 
 
+def test_what_labels_leave_open_is_not_moved():
+    """The columns of a text add up to a constant, so many directions fit equally well: the shortest, no other."""
+    rng = np.random.default_rng(0)
+    hair = rng.choice(["bald", "long", "spiky"], 600)
+    z = 0.1 * rng.normal(size=(600, 8))
+    for place, style in enumerate(("bald", "long", "spiky")):
+        z[:, place] += 3 * (hair == style)
+    axes = fit_attributes(torch.from_numpy(z).reshape(600, 2, 2, 2), {"hair": hair})
+    x = np.stack([hair == name.removeprefix("hair=") for name in axes.names], 1)
+    expected = np.linalg.pinv((x - x.mean(0)) / x.std(0), rcond=1e-6) @ (z - z.mean(0))
+    torch.testing.assert_close(axes.offsets(torch.eye(3)).flatten(1), torch.from_numpy(expected).float())
+
+
 def test_limits_hold_all_but_the_last_faces_at_each_end(latents, labelled):
     axes = fit_pca(latents, 5)
     inside = (axes.weights(latents) >= axes.limits[:, 0]) & (axes.weights(latents) <= axes.limits[:, 1])

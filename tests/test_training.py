@@ -805,8 +805,12 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 @pytest.mark.parametrize("device", ["cuda", "cuda:0"])  # the first is what accelerate calls the only one
 def test_pictures_that_lie_on_the_device_stay_there(device):
     with FakeTensorMode():  # tensors that only know their shape and device: it needs no GPU
-        images = torch.zeros(50, 32, 32, 3, dtype=torch.uint8, device="cuda")
-        x = take(images, torch.arange(16, device="cuda"), torch.device(device))
+        images, rows = torch.zeros(50, 32, 32, 3, dtype=torch.uint8, device="cuda"), torch.arange(16, device="cuda")
+        try:
+            images[rows]
+        except RuntimeError as error:
+            pytest.skip(f"this PyTorch asks the driver even so: {error}")
+        x = take(images, rows, torch.device(device))
     assert x.shape == (16, 3, 32, 32) and x.device == images.device
 
 

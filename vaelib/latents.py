@@ -11,7 +11,6 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from sklearn.decomposition import PCA
-from sklearn.linear_model import LinearRegression
 from torch import Tensor, nn
 
 from vaelib.faces import Faces
@@ -175,11 +174,11 @@ def _content(path: Path) -> bytes:
 def fit_attributes(latents: Tensor, labels: Mapping[str, np.ndarray]) -> NamedAxes:
     """Axes along which one label changes and the others stay, from `latents`, float (N, *latent_shape), and `labels`.
 
-    `labels` are arrays of N numbers or texts by name, such as `faces.labels`. A linear regression (scikit-learn's) of
-    the latents on all labels together gives each its direction. One unit of weight is what one standard deviation of
-    the label does. A text becomes one axis per choice, "hair=long"; a name that ends in "hue" (a number from 0 to 1,
-    where both ends are the same colour) two. The axis that moves latents most comes first; labels that do not vary are
-    left out. `swaps` of the texts come with the axes.
+    `labels` are arrays of N numbers or texts by name, such as `faces.labels`. A linear regression of the latents on all
+    labels together gives each its direction, of all that fit equally well the shortest. One unit of weight is what one
+    standard deviation of the label does. A text becomes one axis per choice, "hair=long"; a name that ends in "hue" (a
+    number from 0 to 1, where both ends are the same colour) two. The axis that moves latents most comes first; labels
+    that do not vary are left out. `swaps` of the texts come with the axes.
 
     Raises `ValueError` where lengths differ, there are fewer than two latents, a label is not finite or none varies.
     """
@@ -192,7 +191,8 @@ def fit_attributes(latents: Tensor, labels: Mapping[str, np.ndarray]) -> NamedAx
     if not columns:
         raise ValueError(f"got no label that varies among {len(latents)} faces; there were: {', '.join(labels)}")
     x = np.stack([(column - column.mean()) / column.std() for column in columns.values()], 1)  # (N, K)
-    effects = LinearRegression().fit(x, latents.flatten(1).double().numpy()).coef_.T  # (K, D)
+    z = latents.flatten(1).double().numpy()
+    effects, *_ = np.linalg.lstsq(x, z - z.mean(0), rcond=1e-9)  # (K, D); the columns of a text add up to a constant
     lengths = np.linalg.norm(effects, axis=1)
     order = np.argsort(-lengths)
     directions = torch.from_numpy(effects[order] / lengths[order, None]).float()

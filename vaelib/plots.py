@@ -104,11 +104,12 @@ def plot_history(history: list[dict[str, float]]) -> Figure:
     tested = "test_psnr" in history[0]
     panels = {"distortion": "nats per image", "rate": "nats per image"} | ({"psnr": "dB"} if tested else {})
     figure, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 2.8), layout="constrained")
+    style = {"marker": "o" if len(history) <= 12 else "", "ms": 3}  # many dots would hide the dashes
     for axis, (name, unit) in zip(axes, panels.items(), strict=True):
         if name in history[0]:
-            axis.plot(epochs, [entry[name] for entry in history], "--o", ms=3, color=ORANGE, label="training")
+            axis.plot(epochs, [entry[name] for entry in history], "--", **style, color=ORANGE, label="training")
         if tested:
-            axis.plot(epochs, [entry[f"test_{name}"] for entry in history], "-o", ms=3, color=BLUE, label="held out")
+            axis.plot(epochs, [entry[f"test_{name}"] for entry in history], **style, color=BLUE, label="held out")
         axis.set(xlabel="epoch", ylabel=unit)
         axis.set_title({"psnr": "PSNR"}.get(name, name), loc="left", fontsize=11)
         axis.xaxis.get_major_locator().set_params(integer=True)

@@ -36,6 +36,8 @@ WAYS = {
     "patches judged": replace(JUDGED, discriminator="patch"),
     "features judged": replace(JUDGED, discriminator="projected"),
     "features, and patches judged": replace(JUDGED, discriminator="patch", features=1.0),
+    "features, and features judged": replace(JUDGED, discriminator="projected", features=1.0),
+    "features, and both judged": replace(JUDGED, discriminator="both", features=1.0),
 }
 
 
