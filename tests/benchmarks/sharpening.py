@@ -22,7 +22,7 @@ from quality import halves, unseen_faces
 from vaelib.faces import Faces, load_faces
 from vaelib.imagenet import judge_features
 from vaelib.metrics import compare_features, evaluate, reconstruct
-from vaelib.plots import decode, face_grid
+from vaelib.plots import decode, show_faces
 from vaelib.pretrained import load_pretrained
 from vaelib.recipes import SharpenConfig
 from vaelib.sharpening import SharpeningRun, sharpen
@@ -59,11 +59,11 @@ def main() -> None:
     print(f"{datetime.date.today()}, {options.bundle}, {options.minutes:g} CPU minutes each\n")
     print("| added | seed | faces seen | PSNR, dB | FD: reconstructions | samples | KID | precision | recall |")
     print("| --- " * 9 + "|")
-    rows = []
+    shown = {}
 
     def judge(way: str, seed: str, faces: int, vae: torch.nn.Module) -> None:
         samples = torch.cat([decode(vae, some) for some in z.split(100)])
-        rows.append(samples[:8])
+        shown[way] = samples[:8]
         far = compare_features(judge_features(reconstruct(vae, others.batch())), seen)["judge_fd"]
         near = compare_features(judge_features(samples), seen)
         told = "{judge_fd:.0f} | {judge_kid:.3f} | {judge_precision:.2f} | {judge_recall:.2f}".format(**near)
@@ -76,7 +76,7 @@ def main() -> None:
         for seed in range(options.seeds):
             judge(way, str(seed), len(faces), trained(options.bundle, faces, replace(WAYS[way], seed=seed)).model)
     if options.picture:
-        face_grid(torch.cat(rows), 8, scale=2).save(options.picture, quality=90)
+        show_faces(shown).savefig(options.picture, dpi=72)
 
 
 def trained(name: str, faces: Faces, config: SharpenConfig) -> SharpeningRun:
