@@ -21,7 +21,7 @@ def animation(frames: int = 24, size: int = 128) -> bytes:
     walks = []
     for style in STYLES:
         state = ExplorerState(load_pretrained(f"{style}-sharp"))
-        state.randomize(torch.Generator().manual_seed(2))
+        state.randomize(torch.Generator().manual_seed(9))
         walks.append(state.frames(frames, size, speed=4))
     return to_gif([side_by_side(faces, gap=0) for faces in zip(*walks, strict=True)], seconds=0.08)
 
