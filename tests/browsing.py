@@ -117,10 +117,11 @@ def run_all_cells(page) -> None:
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=HANG)
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=HANG)
     waiting = "[...document.querySelectorAll('.jp-InputPrompt')].some(prompt => prompt.textContent.includes('*'))"
-    for _ in range(HANG // 5000):  # the menu is there before it works
-        page.click("text=Run >> nth=0")
-        page.click("text=Run All Cells >> nth=0")
+    for _ in range(HANG // 15_000):  # the menu is there before it works, and closes when JupyterLab lays out its page
         with suppress(TimeoutError):
+            page.keyboard.press("Escape")
+            page.click("text=Run >> nth=0", timeout=5000)
+            page.click("text=Run All Cells >> nth=0", timeout=5000)
             page.wait_for_function(waiting, timeout=5000)
             break
     else:
