@@ -199,14 +199,11 @@ class SharpeningRun(TrainingRun):
                 z = torch.cat([z, self.prior.sample(len(x)).to(z)])  # faces of nobody, for the discriminators alone
         with self._autocast():
             logits = self.decoder(z)
-        # The gradients meet at the picture, where they are compared, and go on through the decoder as one.
-        shown = logits.detach().float().requires_grad_()
-        distortion = optimal_gaussian_nll(shown[: len(x)], x).mean()
-        with self._autocast():
-            extra = self._extra_terms(shown[: len(x)].sigmoid(), x)
-        (gradient,) = torch.autograd.grad(distortion + extra, shown)
-        if self.config.adversarial and self._judged() >= self.config.head_start:
-            with self._autocast():
+            # The gradients meet at the picture, where they are compared, and go on through the decoder as one.
+            shown = logits.detach().float().requires_grad_()
+            distortion = optimal_gaussian_nll(shown[: len(x)], x).mean()
+            (gradient,) = torch.autograd.grad(distortion + self._extra_terms(shown[: len(x)].sigmoid(), x), shown)
+            if self.config.adversarial and self._judged() >= self.config.head_start:
                 gradient = gradient + self._pull(shown, gradient, len(x))
         self.optimizer.zero_grad()
         logits.backward(gradient.to(logits.dtype))
