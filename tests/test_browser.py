@@ -37,6 +37,9 @@ def pixels(file: bytes) -> np.ndarray:
     return np.asarray(Image.open(BytesIO(file))).astype(int)
 
 
+HANDLE, TRACK = ".noUi-handle, .ui-slider-handle", ".noUi-target, .ui-slider"  # of ipywidgets 8, and of 7
+
+
 class Explorer:
     """The explorer in a page, and what to do with it."""
 
@@ -114,7 +117,7 @@ class Explorer:
     def drag(self, name: str, share: float) -> None:
         self.slider(name).scroll_into_view_if_needed()
         self.page.wait_for_timeout(300)
-        handle, track = (self.slider(name).locator(part).bounding_box() for part in (".noUi-handle", ".noUi-target"))
+        handle, track = (self.slider(name).locator(part).bounding_box() for part in (HANDLE, TRACK))
         y = handle["y"] + handle["height"] / 2
         self.page.mouse.move(handle["x"] + handle["width"] / 2, y)
         self.page.mouse.down()
@@ -122,7 +125,7 @@ class Explorer:
         self.page.mouse.up()
 
     def nudge(self, name: str, times: int) -> None:
-        self.slider(name).locator(".noUi-handle").focus()
+        self.slider(name).locator(HANDLE).focus()
         for _ in range(times):
             self.page.keyboard.press("ArrowRight")
 
