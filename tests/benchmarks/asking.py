@@ -13,6 +13,7 @@ samples with those of reconstructions, so that the decoder's blur does not count
 
 import argparse
 import datetime
+import sys
 import time
 
 import numpy as np
@@ -57,7 +58,7 @@ def main() -> None:
     asked = {name: labels[name] for name in names}
     faces = reconstruct(bundle.vae, Faces(images).batch())
     seen = face_features(faces)
-    print(f"torch {torch.__version__}, {datetime.date.today()}, {options}\n")
+    print(f"torch {torch.__version__}, {datetime.date.today()}, {' '.join(sys.argv[1:])}\n")
     print("| flow | guidance | " + " | ".join(names) + " | precision | recall |")
     print("| --- " * (len(names) + 4) + "|")
     row("reconstructions", "", accuracy(faces, asked, style), {})

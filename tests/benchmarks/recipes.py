@@ -139,12 +139,11 @@ def main() -> None:
     training_faces, test = faces.select(range(min(options.count, len(faces)))).split()
     cores = f"{os.cpu_count()} cores, {platform.machine()}, {torch.get_num_threads()} threads"
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else cores
-    print(
-        f"{name}, torch {torch.__version__}, {datetime.date.today()}, {len(training_faces):,} {faces.name} faces, ",
-        end="",
-    )
-    print(f"{len(test)} to test on, {options.epochs} epochs, base_channels {options.base_channels}, ", end="")
-    print(f"{len(options.seeds)} seeds\n")
+    print(f"{name}, torch {torch.__version__}, {datetime.date.today()}, ", end="")
+    print(f"{len(training_faces):,} {faces.name} faces, {len(test)} to test on", end="")
+    if options.ways:
+        print(f", {options.epochs} epochs, base_channels {options.base_channels}, seeds {options.seeds}", end="")
+    print("\n")
     print("| way | PSNR, dB | SSIM | rate, nats | SWD × 10³ |\n" + "| --- " * 5 + "|")
     for components, decibels in pca_psnr(training_faces, test, (16, 64, 128, 256, 512)).items():
         print(f"| PCA, {components} numbers | {decibels:.2f} | | | |", flush=True)

@@ -10,6 +10,7 @@ to compare with, the same faces are drawn again with the new style and only enco
 """
 
 import argparse
+import datetime
 
 import numpy as np
 import torch
@@ -33,8 +34,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300, help="faces (default: %(default)s)")
     parser.add_argument("--fitted", type=int, default=2000, help="faces to fit the swaps to (default: %(default)s)")
     options = parser.parse_args()
+    print(f"torch {torch.__version__}, {datetime.date.today()}, {options.label}, {options.count} faces, in per cent\n")
     print("| model | asked for, is there | others unchanged | least unchanged | drawn anew: there | unchanged |")
     print("| --- | --- | --- | --- | --- | --- |")
+    by_choice = {}
     for name in options.models:
         bundle = load_pretrained(name)
         style = bundle.card["faces"].removeprefix("drawn-")
@@ -53,12 +56,14 @@ def main() -> None:
         there, unchanged = compare(plain, read(bundle, after, style), options.label, targets)
         limit, limits = compare(plain, read(bundle, anew, style), options.label, targets)
         least = min(unchanged, key=unchanged.get)
+        kept, kept_anew = (100 * np.mean([*shares.values()]) for shares in (unchanged, limits))
         print(
-            f"| {name} | {there.mean():.1%} | {np.mean([*unchanged.values()]):.1%} | {least} {unchanged[least]:.0%} "
-            f"| {limit.mean():.1%} | {np.mean([*limits.values()]):.1%} |"
+            f"| {name} | {100 * there.mean():.1f} | {kept:.1f} | {least} {100 * unchanged[least]:.0f} "
+            f"| {100 * limit.mean():.1f} | {kept_anew:.1f} |"
         )
-        by_choice = {choice: there[targets == choice].mean() for choice in np.unique(targets)}
-        print(f"  {', '.join(f'{choice} {share:.0%}' for choice, share in by_choice.items())}")
+        by_choice[name] = {choice: there[targets == choice].mean() for choice in np.unique(targets)}
+    for name, shares in by_choice.items():
+        print(f"\n{name}: {', '.join(f'{choice} {share:.0%}' for choice, share in shares.items())}")
 
 
 def other_choices(style: str, label: str, own: np.ndarray) -> np.ndarray:
