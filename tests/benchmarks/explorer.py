@@ -1,7 +1,8 @@
-"""How fast does the explorer answer a hand on a slider?
+"""How fast does the explorer answer a hand on a slider, or a picture that is dropped on the face?
 
 Two parts, each for the full model (17,089,539 parameters, random weights, which take as long as trained ones):
-what a frame costs in the kernel, and how long it takes in a browser from a moved slider to a new picture painted.
+what a frame costs in the kernel, and how long it takes in a browser from a moved slider, or from a dropped picture of
+512 pixels, to a new face painted.
 
     python tests/benchmarks/explorer.py                # both; the second needs Chromium and Voilà
     python tests/benchmarks/explorer.py --app lab      # in JupyterLab instead
@@ -18,7 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from PIL import Image
 
+from vaelib.drawn import draw_faces
 from vaelib.explorer import SENT_SIZE
 from vaelib.explorer_state import ExplorerState, to_file
 from vaelib.fast_decoding import FastDecoder
@@ -29,8 +32,9 @@ from vaelib.pretrained import Bundle
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from browsing import browser_page, missing, run_all_cells, serve
 
-# In the page: move the slider of the first axis by a key, and wait until the picture that follows is painted.
-MEASURE = """async count => {
+# In the page: move the slider of the first axis by a key, or drop a picture on the face, and wait until the face that
+# follows is painted.
+MEASURE = """async ({count, what, faces}) => {
     const handle = document.querySelector('.widget-tab .noUi-handle');
     const image = document.querySelector('img.widget-image');
     const painted = () => new Promise(done => requestAnimationFrame(() => {  // called before a frame is painted
@@ -38,16 +42,26 @@ MEASURE = """async count => {
         channel.port1.onmessage = done;
         channel.port2.postMessage('');
     }));
+    const act = {
+        slider: i => {
+            const key = Math.floor(i / 10) % 2 ? 'ArrowLeft' : 'ArrowRight';
+            handle.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true}));
+        },
+        drop: i => {
+            const files = new DataTransfer();
+            files.items.add(new File([new Uint8Array(faces[i % 2])], 'face.png', {type: 'image/png'}));
+            image.dispatchEvent(new DragEvent('drop', {dataTransfer: files, bubbles: true, cancelable: true}));
+        },
+    }[what];
     const times = [];
     for (let i = 0; i < count; i++) {
-        await new Promise(done => setTimeout(done, 120));
-        const key = Math.floor(i / 10) % 2 ? 'ArrowLeft' : 'ArrowRight';
+        await new Promise(done => setTimeout(done, what == 'drop' ? 1500 : 120));
         const loaded = new Promise((done, failed) => {
             image.addEventListener('load', done, {once: true});
             setTimeout(() => failed('no new picture within 10 s'), 10000);
         });
         const start = performance.now();
-        handle.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true}));
+        act(i);
         await loaded;
         const at = performance.now() - start;
         await painted();
@@ -55,6 +69,7 @@ MEASURE = """async count => {
     }
     return times;
 }"""
+DROPPED = 20  # pictures
 
 
 def main() -> None:
@@ -75,9 +90,10 @@ def main() -> None:
             print(f"\nno browser: {missing()}")
             return
         bundle.save(Path(folder) / "bundle")
-        arrived, painted = zip(*in_a_browser(Path(folder), options), strict=True)
-        print(row(f"slider moved to picture loaded, {options.app}", arrived))
-        print(row(f"slider moved to picture painted, {options.app}", painted))
+        for what, times in in_a_browser(Path(folder), options).items():
+            arrived, painted = zip(*times, strict=True)
+            print(row(f"{what} to picture loaded, {options.app}", arrived))
+            print(row(f"{what} to picture painted, {options.app}", painted))
 
 
 def full_bundle() -> Bundle:
@@ -130,8 +146,8 @@ def one_thread(part: Callable) -> Callable:
     return run
 
 
-def in_a_browser(folder: Path, options: argparse.Namespace) -> list[tuple[float, float]]:
-    """Milliseconds from an arrow key on the first slider to the next picture, loaded and on the screen."""
+def in_a_browser(folder: Path, options: argparse.Namespace) -> dict[str, list[tuple[float, float]]]:
+    """Milliseconds from an arrow key, or a dropped file, to the next picture, loaded and on the screen."""
     source = f"import vaelib\nvaelib.LatentExplorer(vaelib.load_pretrained({str(folder / 'bundle')!r}))"
     cell = {"cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "execution_count": None, "source": source}
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -146,8 +162,11 @@ def in_a_browser(folder: Path, options: argparse.Namespace) -> list[tuple[float,
             run_all_cells(page)
         page.wait_for_selector("img.widget-image", timeout=240_000)
         page.wait_for_timeout(3000)
-        page.evaluate(MEASURE, 20)  # to warm up; ten steps there, ten back
-        return page.evaluate(MEASURE, options.repeats)
+        page.evaluate(MEASURE, {"count": 20, "what": "slider"})  # to warm up; ten steps there, ten back
+        moved = page.evaluate(MEASURE, {"count": options.repeats, "what": "slider"})
+        faces = [list(to_file(Image.fromarray(face))) for face in draw_faces("anime", 2, 512)[0]]
+        dropped = page.evaluate(MEASURE, {"count": DROPPED, "what": "drop", "faces": faces})
+        return {"slider moved": moved, "picture dropped": dropped}
 
 
 def row(name: str, times: list[float]) -> str:
