@@ -1,8 +1,7 @@
 """How fast does the explorer answer a hand on a slider, or a picture that is dropped on the face?
 
-Two parts, each for the full model (17,089,539 parameters, random weights, which take as long as trained ones):
-what a frame costs in the kernel, and how long it takes in a browser from a moved slider, or from a dropped picture of
-512 pixels, to a new face painted.
+Two parts, each for `anime` (17,089,539 parameters): what a frame costs in the kernel, and how long it takes in a
+browser from a moved slider, or from a dropped picture of 512 pixels, to a new face painted.
 
     python tests/benchmarks/explorer.py                # both; the second needs Chromium and Voilà
     python tests/benchmarks/explorer.py --app lab      # in JupyterLab instead
@@ -25,9 +24,8 @@ from vaelib.drawn import draw_faces
 from vaelib.explorer import SENT_SIZE
 from vaelib.explorer_state import ExplorerState, to_file
 from vaelib.fast_decoding import FastDecoder
-from vaelib.latents import fit_pca
-from vaelib.model import VAE, inference
-from vaelib.pretrained import Bundle
+from vaelib.model import inference
+from vaelib.pretrained import Bundle, load_pretrained
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from browsing import browser_page, missing, run_all_cells, serve
@@ -81,7 +79,7 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, load {load:.1f}, torch {torch.__version__}, {options.repeats} times each")
     print("\n| | median, ms | 95 %, ms | least, ms |\n| --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
-        bundle = full_bundle()
+        bundle = load_pretrained("anime")
         for name, times in in_the_kernel(bundle, options.repeats).items():
             print(row(name, times))
         if options.app == "none":
@@ -89,22 +87,10 @@ def main() -> None:
         if missing():
             print(f"\nno browser: {missing()}")
             return
-        bundle.save(Path(folder) / "bundle")
         for what, times in in_a_browser(Path(folder), options).items():
             arrived, painted = zip(*times, strict=True)
             print(row(f"{what} to picture loaded, {options.app}", arrived))
             print(row(f"{what} to picture painted, {options.app}", painted))
-
-
-def full_bundle() -> Bundle:
-    torch.manual_seed(0)
-    vae = VAE()
-    latents = torch.randn(400, *vae.latent_shape(64))
-    with torch.no_grad():
-        for _ in range(20):
-            vae.decode(latents[:16])  # the batch norms see what comes: else every face is as grey as the next
-        vae.decoder.head.weight *= 5
-    return Bundle(vae.eval(), fit_pca(latents), {"model": "VAE", "image_size": 64, "faces": "anime"})
 
 
 def in_the_kernel(bundle: Bundle, repeats: int) -> dict[str, list[float]]:
@@ -148,7 +134,7 @@ def one_thread(part: Callable) -> Callable:
 
 def in_a_browser(folder: Path, options: argparse.Namespace) -> dict[str, list[tuple[float, float]]]:
     """Milliseconds from an arrow key, or a dropped file, to the next picture, loaded and on the screen."""
-    source = f"import vaelib\nvaelib.LatentExplorer(vaelib.load_pretrained({str(folder / 'bundle')!r}))"
+    source = 'import vaelib\nvaelib.LatentExplorer(vaelib.load_pretrained("anime"))'
     cell = {"cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "execution_count": None, "source": source}
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook = folder / "notebooks" / "explorer.ipynb"
