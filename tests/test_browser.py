@@ -22,6 +22,7 @@ import vaelib
 bundles = {name: vaelib.load_pretrained(name) for name in ("drawn-anime", "drawn-cartoon", "drawn-cartoon-sharp")}
 vaelib.LatentExplorer(bundles, torch.Generator().manual_seed(0))
 """
+HANDLE, TRACK = ".noUi-handle, .ui-slider-handle", ".noUi-target, .ui-slider"  # of ipywidgets 8, and of 7
 CLIPPED = """box => [...box.querySelectorAll('.widget-label, .widget-readout, button, .widget-hbox, .widget-slider')]
     .filter(e => e.offsetParent && (e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1))
     .map(e => `${e.className}: ${e.textContent.slice(0, 30)}`)
@@ -35,9 +36,6 @@ CLIPPED = """box => [...box.querySelectorAll('.widget-label, .widget-readout, bu
 
 def pixels(file: bytes) -> np.ndarray:
     return np.asarray(Image.open(BytesIO(file))).astype(int)
-
-
-HANDLE, TRACK = ".noUi-handle, .ui-slider-handle", ".noUi-target, .ui-slider"  # of ipywidgets 8, and of 7
 
 
 class Explorer:

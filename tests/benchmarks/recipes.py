@@ -14,7 +14,6 @@ import datetime
 import itertools
 import os
 import platform
-import statistics
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -23,7 +22,9 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 import torch
+from quality import halves
 from sklearn.decomposition import PCA
+from speedrun import mean_and_spread
 from torch import Tensor, nn
 
 from vaelib import muon, training
@@ -52,7 +53,7 @@ def group_norms(network: nn.Module) -> None:
 
 
 def zero_heads(vae: nn.Module) -> None:
-    """Last layers that start at 0: grey pictures, and posteriors that are the prior."""
+    """Last layers whose weights start at 0: one grey for all pictures, one posterior for all faces."""
     for head in (vae.encoder.head, vae.decoder.head):
         nn.init.zeros_(head.weight)
 
@@ -173,18 +174,14 @@ def scores(way: Way, training_faces: Faces, test: Faces, options: argparse.Names
     config = replace(way.config, epochs=options.epochs, seed=seed)
     with way.during(len(training_faces) // config.batch_size):
         vae = train(vae, training_faces, config).model
-    half = len(test) // 2
-    rebuilt = reconstruct(vae, test.batch(range(half, 2 * half)))
-    return evaluate(vae, test) | {"swd": sliced_wasserstein(rebuilt, test.batch(range(half)))["mean"]}
+    judges, others = (half.batch() for half in halves(test))
+    return evaluate(vae, test) | {"swd": sliced_wasserstein(reconstruct(vae, others), judges)["mean"]}
 
 
 def row(title: str, runs: list[dict[str, float]]) -> str:
-    cells = [title]
-    for key, digits in {"psnr": 2, "ssim": 3, "rate": 0, "swd": 1}.items():
-        values = [run[key] for run in runs]
-        spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-        cells.append(f"{statistics.mean(values):.{digits}f}{spread}")
-    return f"| {' | '.join(cells)} |"
+    shown = {"psnr": 2, "ssim": 3, "rate": 0, "swd": 1}
+    cells = [mean_and_spread([run[key] for run in runs], digits) for key, digits in shown.items()]
+    return f"| {' | '.join([title, *cells])} |"
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from quality import halves
 
 from vaelib.faces import Faces, load_faces
 from vaelib.imagenet import judge_features
@@ -96,8 +97,7 @@ def one_run(training: Faces, test: Faces, config: TrainConfig, seen: int, base_c
 
 
 def judged(vae: torch.nn.Module, test: Faces) -> dict[str, float]:
-    half = len(test) // 2
-    judges, others = test.batch(range(half)), test.batch(range(half, 2 * half))
+    judges, others = (half.batch() for half in halves(test))
     return compare_features(judge_features(reconstruct(vae, others)), judge_features(judges))
 
 
@@ -108,10 +108,14 @@ def processor() -> str:
 def row(name: str, runs: list[dict]) -> str:
     cells = [name, f"{runs[0]['faces_seen']:,}"]
     for key, digits in {"psnr": 2, "judge_fd": 0, "judge_kid": 2, "cpu_seconds": 0, "seconds": 0}.items():
-        values = [run[key] for run in runs]
-        spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-        cells.append(f"{statistics.mean(values):.{digits}f}{spread}")
+        cells.append(mean_and_spread([run[key] for run in runs], digits))
     return f"| {' | '.join([*cells, str(len(runs))])} |"
+
+
+def mean_and_spread(values: list[float], digits: int) -> str:
+    """The mean ± the standard deviation over the seeds; the mean alone where there is one."""
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
 
 
 if __name__ == "__main__":
