@@ -25,11 +25,16 @@ def orthogonalize(matrix: Tensor, steps: int = NEWTON_SCHULZ_STEPS) -> Tensor:
     alone. Under `torch.autocast` its products are in bfloat16, which is enough.
     """
     a, b, c = QUINTIC
-    x = matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix  # XXᵀ is then the smaller of the two squares
+    x = matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
     x = x / (x.norm() + 1e-12)  # no singular value above 1
+    square = x @ x.mT  # the smaller of the two squares
+    product = identity = torch.eye(len(x), device=x.device)
+    # The factors of all iterations are polynomials of XXᵀ: they commute, and only their product meets the wide X.
     for _ in range(steps):
-        square = x @ x.mT
-        x = a * x + (b * square + c * square @ square) @ x
+        factor = a * identity + b * square + c * square @ square
+        product = factor @ product
+        square = factor @ square @ factor
+    x = (product @ x).to(matrix.dtype)
     return x.mT if matrix.shape[0] > matrix.shape[1] else x
 
 
