@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from vaelib.model import VAE, DenseVAE, Posterior, inference
+from vaelib.model import VAE, DenseVAE, Posterior, Residual, inference
 
 
 def trainable(module: nn.Module) -> int:
@@ -103,6 +103,14 @@ def test_other_channels_widths_and_depths():
 
 
 # ---------------------------------------------------------------------------------------------------- behaviour
+
+
+def test_a_residual_block_starts_as_the_identity_and_learns_from_the_first_step():
+    torch.manual_seed(0)
+    block, x = Residual(6), torch.randn(4, 6, 8, 8)
+    torch.testing.assert_close(block(x), x, rtol=0, atol=0)
+    block(x).square().sum().backward()
+    assert block.block[1].weight.grad.abs().min() > 0
 
 
 def test_encode_rescales_for_itself(vae):

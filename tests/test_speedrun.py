@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from vaelib.model import VAE
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -17,7 +19,7 @@ def speedrun(monkeypatch):
 def test_a_run_sees_as_many_faces_as_it_says(speedrun, faces):
     training, test = faces.split()
     config = replace(speedrun.OURS, batch_size=16)
-    run = speedrun.one_run(training, test, config, seen=160, base_channels=2)
+    run = speedrun.one_run(VAE(base_channels=2), training, test, config, seen=160)
     assert run["steps"] == run["config"]["epochs"] * 5 == 10, "160 of 86 faces: two epochs of 80"
     assert run["faces_seen"] == 160
     assert 5 < run["psnr"] < 20 and run["cpu_seconds"] > 0 and run["tested_on"] == len(test)
@@ -30,7 +32,7 @@ def test_the_log_holds_what_the_results_say():
     assert {run["parameters"] for run in runs} == {17_089_539}
     mean = sum(run["psnr"] for run in ours) / len(ours)
     assert mean > 14.6
-    published = next(run for run in runs if run["way"] == "published")
+    published = next(run for run in runs if run["way"] == "published" and run["faces_seen"] == 2560)
     for page, ours_says, published_says in (
         ("RESULTS.md", f"| {ours[0]['faces_seen']:,} | {mean:.2f} ±", f"| {published['psnr']:.2f} |"),
         ("README.md", f"| {ours[0]['faces_seen']:,} | ", f"| {published['psnr']:.2f} dB |"),

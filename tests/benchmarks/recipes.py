@@ -24,13 +24,13 @@ from unittest.mock import patch
 import torch
 from quality import halves
 from sklearn.decomposition import PCA
-from speedrun import mean_and_spread
+from speedrun import mean_and_spread, pytorchs_start
 from torch import Tensor, nn
 
 from vaelib import muon, training
 from vaelib.faces import Faces, load_faces
 from vaelib.metrics import evaluate, psnr, reconstruct, sliced_wasserstein
-from vaelib.model import VAE, Residual
+from vaelib.model import VAE
 from vaelib.recipes import RECIPES, TrainConfig
 from vaelib.training import train
 
@@ -47,7 +47,9 @@ def group_norms(network: nn.Module) -> None:
     """Group norms in place of all batch norms: what a face becomes no longer depends on the others of its batch."""
     for name, layer in network.named_children():
         if isinstance(layer, nn.BatchNorm2d):
-            setattr(network, name, nn.GroupNorm(layer.num_features // 4, layer.num_features))
+            norm = nn.GroupNorm(layer.num_features // 4, layer.num_features)
+            norm.load_state_dict({"weight": layer.weight, "bias": layer.bias})  # that of a residual block starts at 0
+            setattr(network, name, norm)
         else:
             group_norms(layer)
 
@@ -56,13 +58,6 @@ def zero_heads(vae: nn.Module) -> None:
     """Last layers whose weights start at 0: one grey for all pictures, one posterior for all faces."""
     for head in (vae.encoder.head, vae.decoder.head):
         nn.init.zeros_(head.weight)
-
-
-def zero_residuals(vae: nn.Module) -> None:
-    """Residual blocks that start as the identity."""
-    for block in vae.modules():
-        if isinstance(block, Residual):
-            nn.init.zeros_(block.block[1].weight)
 
 
 def newton_schulz(iterations: int) -> Callable[[int], AbstractContextManager]:
@@ -85,9 +80,9 @@ CALIBRATED = RECIPES["calibrated"]
 PUBLISHED = RECIPES["anime-vae"]
 MUON = RECIPES["muon"]
 ADAM_WAYS = {
-    "published, Anime VAE": Way(PUBLISHED),
+    "published, Anime VAE": Way(PUBLISHED, pytorchs_start),
     "the same in our batches and steps": Way(
-        replace(PUBLISHED, learning_rate=1e-3, batch_size=32, schedule="cosine", ema=0.999)
+        replace(PUBLISHED, learning_rate=1e-3, batch_size=32, schedule="cosine", ema=0.999), pytorchs_start
     ),
     "calibrated": Way(CALIBRATED),
     "… but σ 9.9, as VAE-Anime-Cartoon": Way(replace(CALIBRATED, likelihood="gaussian", sigma=9.9)),
@@ -119,7 +114,7 @@ MUON_WAYS = {
     "… but flips that alternate": Way(MUON, during=alternating_flips),
     "… but group norms": Way(MUON, group_norms),
     "… but heads that start at 0": Way(MUON, zero_heads),
-    "… but residual blocks that start at 0": Way(MUON, zero_residuals),
+    "… but residual blocks as PyTorch starts them": Way(MUON, pytorchs_start),
     "… but σ 0.1": Way(replace(MUON, likelihood="gaussian", sigma=0.1)),
     "… but β 0.3": Way(replace(MUON, beta=0.3)),
     "… but β 3": Way(replace(MUON, beta=3.0)),
