@@ -47,10 +47,12 @@ def test_products_in_bfloat16_are_enough():
     assert ((found - exact).norm() / exact.norm()) < 0.02
 
 
-def test_the_iteration_maps_each_singular_value_by_the_polynomial():
-    values = torch.tensor([0.9, 0.4, 0.1, 0.02])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_iteration_maps_each_singular_value_by_the_polynomial(dtype):
+    values = torch.tensor([0.9, 0.4, 0.1, 0.02], dtype=dtype)
     values = values / values.norm()
     found = orthogonalize(torch.diag(values), steps=5)
+    assert found.dtype == dtype
     expected = values.double()
     for _ in range(5):
         expected = 3.4445 * expected - 4.7750 * expected**3 + 2.0315 * expected**5

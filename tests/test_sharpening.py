@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import begun
 from safetensors.torch import load_file
 
 from vaelib.checkpoints import CHECKPOINT
@@ -173,9 +174,7 @@ def test_only_the_decoder_changes(small):
 def test_the_gradient_is_that_of_the_whole_loss(small):
     """One step on one batch, against autograd of the sum of the terms."""
     config = replace(QUICK, epochs=1, batch_size=48, optimizer="adam", flip=False, adversarial=0.0, pyramid=0.5)
-    vae = network()
-    for stage in vae.decoder.stages:
-        torch.nn.init.ones_(stage[0].block[1].weight)  # at 0, as it starts, the block's convolution has no gradient
+    vae = begun(network())
     mine = copy.deepcopy(vae).train()
     mine.encoder.eval()
     run = sharpen(vae, small, config)

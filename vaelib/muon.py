@@ -28,7 +28,7 @@ def orthogonalize(matrix: Tensor, steps: int = NEWTON_SCHULZ_STEPS) -> Tensor:
     x = matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
     x = x / (x.norm() + 1e-12)  # no singular value above 1
     square = x @ x.mT  # the smaller of the two squares
-    product = identity = torch.eye(len(x), device=x.device)
+    product = identity = torch.eye(len(x), dtype=x.dtype, device=x.device)
     # The factors of all iterations are polynomials of XXᵀ: they commute, and only their product meets the wide X.
     for _ in range(steps):
         factor = a * identity + b * square + c * square @ square
