@@ -70,7 +70,7 @@ def tiny_vae(x) -> VAE:
 def bundle() -> Bundle:
     """A tiny untrained decoder, which draws coloured spots, and axes of unit length, which move many of them."""
     torch.manual_seed(0)
-    vae = VAE(base_channels=4, latent_channels=8)
+    vae = begun(VAE(base_channels=4, latent_channels=8))
     for parameter in vae.parameters():
         parameter *= 3  # more contrast
     latents = torch.randn(100, *vae.latent_shape(64))
