@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def serve(notebook: Path, folder: Path, app: str) -> Iterator[str]:
     options = {
         "voila": [str(notebook), "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"],
         "lab": ["--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1", "--IdentityProvider.token=T",
-                f"--ServerApp.root_dir={notebook.parent}"],
+                f"--ServerApp.root_dir={notebook.parent}", "--expose-app-in-browser"],
     }[app]  # fmt: skip
     module = {"voila": "voila", "lab": "jupyterlab"}[app]
     with open(folder / f"{app}.log", "w") as log:
@@ -111,20 +111,18 @@ def picture_in(page) -> bytes:
 
 
 def run_all_cells(page) -> None:
-    """In JupyterLab: wait for the notebook and its kernel, then Run → Run All Cells, and wait until all are done."""
-    from playwright.sync_api import TimeoutError
-
+    """In JupyterLab: wait for the notebook and its kernel, then run every cell, and wait until all are done."""
+    idle = ".jp-Notebook-ExecutionIndicator[data-status='idle']"
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=HANG)
-    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=HANG)
-    waiting = "[...document.querySelectorAll('.jp-InputPrompt')].some(prompt => prompt.textContent.includes('*'))"
-    for _ in range(HANG // 15_000):  # the menu is there before it works, and closes when JupyterLab lays out its page
-        with suppress(TimeoutError):
-            page.keyboard.press("Escape")
-            page.click("text=Run >> nth=0", timeout=5000)
-            page.click("text=Run All Cells >> nth=0", timeout=5000)
-            page.wait_for_function(waiting, timeout=5000)
-            break
-    else:
-        raise OSError("JupyterLab runs no cell")
-    page.wait_for_function(f"!{waiting}", timeout=HANG)
-    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=HANG)
+    page.wait_for_selector(idle, timeout=HANG)
+    # By JupyterLab's own commands: its menus close whenever the page is laid out anew.
+    # The commands' promises do not always end, so the cells' own prompts say when all are done.
+    for command in ("notebook:clear-all-cell-outputs", "notebook:run-all-cells"):
+        page.wait_for_function(f"window.jupyterapp?.commands.isEnabled('{command}')", timeout=HANG)
+        page.evaluate(f"() => {{ jupyterapp.commands.execute('{command}'); }}")
+    done = """() => {
+        const prompts = [...document.querySelectorAll('.jp-InputPrompt')].map(prompt => prompt.textContent);
+        return prompts.some(text => /[0-9]/.test(text)) && !prompts.some(text => text.includes('*'));
+    }"""
+    page.wait_for_function(done, timeout=HANG)
+    page.wait_for_selector(idle, timeout=HANG)

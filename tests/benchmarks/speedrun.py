@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 from quality import halves
 
+from vaelib.devices import compute_dtype
 from vaelib.faces import Faces, load_faces
 from vaelib.imagenet import judge_features
 from vaelib.metrics import compare_features, evaluate, reconstruct
@@ -101,6 +102,7 @@ def one_run(vae: VAE, training: Faces, test: Faces, config: TrainConfig, seen: i
         "faces": faces.name,
         "tested_on": len(test),
         "config": asdict(config),
+        "dtype": str(compute_dtype(config.precision, next(run.model.parameters()).device)),
         "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
