@@ -112,9 +112,10 @@ def picture_in(page) -> bytes:
 
 def run_all_cells(page) -> None:
     """In JupyterLab: wait for the notebook and its kernel, then run every cell, and wait until all are done."""
-    idle = ".jp-Notebook-ExecutionIndicator[data-status='idle']"
+    # Not by the indicator on the page, which says "idle" before there is a kernel; cells that run then do nothing.
+    idle = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=HANG)
-    page.wait_for_selector(idle, timeout=HANG)
+    page.wait_for_function(idle, timeout=HANG)
     # By JupyterLab's own commands: its menus close whenever the page is laid out anew.
     # The commands' promises do not always end, so the cells' own prompts say when all are done.
     for command in ("notebook:clear-all-cell-outputs", "notebook:run-all-cells"):
@@ -125,4 +126,4 @@ def run_all_cells(page) -> None:
         return prompts.some(text => /[0-9]/.test(text)) && !prompts.some(text => text.includes('*'));
     }"""
     page.wait_for_function(done, timeout=HANG)
-    page.wait_for_selector(idle, timeout=HANG)
+    page.wait_for_function(idle, timeout=HANG)
