@@ -2,35 +2,43 @@ import copy
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from conftest import begun
 from safetensors.torch import load_file
+from sklearn.metrics.pairwise import polynomial_kernel
+from torch.nn.functional import interpolate
 
 from vaelib.checkpoints import CHECKPOINT
 from vaelib.faces import Faces, load_faces
 from vaelib.features import load_factor_net
 from vaelib.imagenet import load_lite
 from vaelib.losses import optimal_gaussian_nll
-from vaelib.metrics import laplacian_pyramid, psnr
+from vaelib.metrics import laplacian_pyramid, psnr, reconstruct
 from vaelib.model import VAE
 from vaelib.plots import decode
 from vaelib.pretrained import load_pretrained
 from vaelib.priors import NormalPrior
 from vaelib.recipes import SharpenConfig
 from vaelib.sharpening import (
+    KernelWitness,
     PatchDiscriminator,
     ProjectedDiscriminator,
     SharpeningRun,
     augment,
+    crowd_features,
     feature_nll,
     pyramid_nll,
     sharpen,
+    shifted,
     split_for_sharpening,
     unit_maps,
 )
 
-QUICK = SharpenConfig(epochs=2, batch_size=16, precision="float32", ema=0.0, features=0.0, adversarial=0.7)
+QUICK = SharpenConfig(
+    epochs=2, batch_size=16, precision="float32", ema=0.0, features=0.0, matching=0.0, adversarial=0.7
+)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +121,50 @@ def test_unit_maps_weigh_every_place_alike(small):
         assert (torch.isclose(lengths, torch.ones(1), atol=1e-4) | (lengths < 1e-4)).all()  # ReLU6 may leave nothing
 
 
+def test_crowd_features_are_means_and_deviations_over_places(small):
+    x = small.batch(slice(3))
+    seen = crowd_features(x)
+    maps = [map.numpy() for map in load_lite("lite0").maps(interpolate(x, (128, 128), mode="bilinear"))[1:]]
+    expected = [map.mean((2, 3)) for map in maps] + [map.std((2, 3), ddof=1) for map in maps]
+    assert seen.shape == (3, 512)
+    np.testing.assert_allclose(seen, np.concatenate(expected, 1), atol=2e-3)
+
+
+def test_shifting_moves_all_pictures_alike_by_whole_pixels(small):
+    x = small.batch(slice(3))
+    wide = np.pad(x.numpy(), ((0, 0), (0, 0), (8, 8), (8, 8)), mode="reflect")
+    torch.manual_seed(0)
+    places = set()
+    for _ in range(20):
+        moved = shifted(x).numpy()
+        found = [(r, c) for r in range(17) for c in range(17) if (wide[:, :, r : r + 32, c : c + 32] == moved).all()]
+        assert len(found) == 1
+        places.update(found)
+    assert len(places) > 10
+
+
+def test_the_witness_tells_two_sets_apart_by_their_kernel_distance():
+    """Against scikit-learn's kernel: E k(real, real) + E k(decoded, decoded) - 2 E k(real, decoded)."""
+    generator = torch.Generator().manual_seed(0)
+    real, decoded = (scale * torch.randn(40, 6, generator=generator) + shift for scale, shift in ((1, 0), (2, 0.5)))
+    witness = KernelWitness(size=40)
+    witness.remember(real, decoded)
+    deviation, mean = torch.std_mean(real, 0)
+    r, d = (((some - mean) / deviation).numpy() for some in (real, decoded))
+    within = sum(polynomial_kernel(some, degree=3, gamma=1 / 6, coef0=1).mean() for some in (r, d))
+    across = polynomial_kernel(r, d, degree=3, gamma=1 / 6, coef0=1).mean()
+    assert (witness(real).mean() - witness(decoded).mean()).item() == pytest.approx(within - 2 * across, rel=1e-4)
+
+
+def test_the_witness_remembers_the_last_ones():
+    witness = KernelWitness(size=8)
+    for number in range(5):
+        assert witness.ready == (number > 0)
+        witness.remember(torch.full((2, 3), float(number)), torch.full((3, 3), -float(number)))
+    assert witness.real[:, 0].tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert witness.decoded[:, 0].tolist() == [-2, -2, -3, -3, -3, -4, -4, -4]
+
+
 def test_augmenting_blanks_a_square_shifts_and_leaves_one_tint_a_picture():
     torch.manual_seed(0)
     x = torch.full((200, 3, 16, 24), 0.5)
@@ -187,33 +239,59 @@ def test_the_gradient_is_that_of_the_whole_loss(small):
         assert (found - expected.grad).norm() < 1e-3 * expected.grad.norm()
 
 
-def test_a_stopped_run_goes_on_as_if_it_had_not_been(small, tmp_path):
-    config = replace(QUICK, epochs=5, ema=0.9, head_start=5)
+@pytest.fixture
+def quick_witness(monkeypatch):
+    """A witness that speaks after one batch of 16."""
+    monkeypatch.setattr("vaelib.sharpening.KernelWitness", lambda: KernelWitness(size=64))
+
+
+@pytest.mark.parametrize(
+    "terms, kept", [({"adversarial": 0.7}, "judging."), ({"adversarial": 0.0, "matching": 0.7}, "witness.")]
+)
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(small, tmp_path, quick_witness, terms, kept):
+    config = replace(QUICK, epochs=5, ema=0.9, head_start=5, **terms)
     through, broken = network(), network()
-    told = sharpen(through, small, config).history[-1]["told_apart"]
+    told = sharpen(through, small, config).history[-1].get("told_apart")
     sharpen(broken, small, replace(config, epochs=3), folder=tmp_path)
     run = sharpen(network(), small, config, folder=tmp_path, resume=True)
     assert same(through, run.vae)
-    assert run.history[-1]["told_apart"] == told
-    assert any(name.startswith("judging.") for name in load_file(tmp_path / CHECKPOINT))
+    assert run.history[-1].get("told_apart") == told
+    assert any(name.startswith(kept) for name in load_file(tmp_path / CHECKPOINT))
 
 
-def test_the_discriminator_pulls_as_hard_as_told(small):
-    """At the picture its gradient has `adversarial` times the norm of the others', whatever its own scale."""
-    gradients = []
+@pytest.mark.parametrize("terms, steps", [({"adversarial": 2.5, "head_start": 5}, 4), ({"matching": 2.5}, 8)])
+def test_what_compares_sets_pulls_as_hard_as_told(small, quick_witness, terms, steps):
+    """At the picture its gradient has that many times the norm of the others', whatever its own scale."""
+    pulls = []
 
     class Spy(SharpeningRun):
-        def _pull(self, shown, gradient, count):
-            pull = super()._pull(shown, gradient, count)
-            gradients.append((gradient[:count].norm().item(), pull[:count].norm().item()))
+        def _scores(self, x, x_hat):
+            scores = super()._scores(x, x_hat)
+            pulls.extend(share for _, share in scores)
+            return scores
+
+        def _pull(self, score, shown, gradient, count):
+            pull = super()._pull(score, shown, gradient, count)
+            assert pull[:count].norm().item() == pytest.approx(gradient[:count].norm().item(), rel=1e-4)
             assert pull[count:].norm() > 0 and not gradient[count:].any()  # the samples have no original to be like
             return pull
 
-    config = replace(QUICK, epochs=3, adversarial=2.5, discriminator="patch", head_start=5)
+    config = replace(QUICK, epochs=3, **({"adversarial": 0.0} | terms))
     Spy(network(), small, config, prior=NormalPrior((8, 1, 1))).resume()
-    assert len(gradients) == 3 * 3 - 5
-    for own, pull in gradients:
-        assert pull == pytest.approx(2.5 * own, rel=1e-4)
+    assert pulls == steps * [2.5]
+
+
+def test_matching_brings_the_reconstructions_as_a_set_nearer_to_the_faces(session_cache, quick_witness):
+    faces = load_faces("drawn-cartoon", size=64, count=64)
+    real, far = crowd_features(faces.batch()), {}
+    for matching in (0.0, 1.0):
+        config = replace(QUICK, epochs=5, adversarial=0.0, matching=matching)
+        run = sharpen(load_pretrained("drawn-cartoon").vae, faces, config)
+        decoded = crowd_features(reconstruct(run.model, faces.batch()))
+        witness = KernelWitness()
+        witness.remember(real, decoded)
+        far[matching] = (witness(real).mean() - witness(decoded).mean()).item()
+    assert far[1.0] < 0.9 * far[0.0]
 
 
 # A discriminator adds detail; features move that of the cartoons, whose base is crisp, to where it belongs.
@@ -261,7 +339,7 @@ def test_an_unknown_discriminator():
         SharpenConfig(discriminator="hinge")
 
 
-@pytest.mark.parametrize("name", ["pyramid", "features", "adversarial"])
+@pytest.mark.parametrize("name", ["pyramid", "features", "matching", "adversarial"])
 def test_weights_below_0(name):
     with pytest.raises(ValueError, match=f"got {name}=-1, expected a weight of 0 or more"):
         SharpenConfig(**{name: -1})

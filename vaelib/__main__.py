@@ -55,6 +55,7 @@ CONFIG_HELP = {
 SHARPEN_HELP = {
     "pyramid": "weight of a Laplacian pyramid's likelihood",
     "features": "weight of the likelihood of what a network sees",
+    "matching": "how hard all decoded faces are pulled towards the set of real ones, as a multiple of all else",
     "adversarial": "how hard a discriminator pulls, as a multiple of all else",
     "discriminator": "what it looks at: patch, projected (features of them), or both",
     "judge_rate": "the discriminator's step size",

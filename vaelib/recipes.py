@@ -87,11 +87,12 @@ DISCRIMINATORS = ("patch", "projected", "both")
 
 @dataclass(frozen=True)
 class SharpenConfig(TrainConfig):
-    """How to sharpen: a `TrainConfig` with other defaults, and three weights; 0 leaves a term out.
+    """How to sharpen: a `TrainConfig` with other defaults, and four weights; 0 leaves a term out.
 
     To the likelihood of the pixels come `pyramid` times that of a Laplacian pyramid and `features` times that of what a
-    network sees (`pyramid_nll` and `feature_nll` in `vaelib.sharpening`). `adversarial` says how hard a discriminator
-    pulls at each picture: its gradient is scaled to that multiple of all the others', in every step. `judge_rate` is
+    network sees (`pyramid_nll` and `feature_nll` in `vaelib.sharpening`). `matching` says how hard all decoded pictures
+    together are pulled towards the set of all faces (`KernelWitness` there), and `adversarial` how hard a discriminator
+    pulls: its gradient at the pictures is scaled to that multiple of the others', in every step. `judge_rate` is
     the discriminator's learning rate, well above the decoder's, so that it stays ahead (Heusel et al. 2017); it learns
     alone in the first `head_start` steps. `discriminator` is "patch" (40×40 pixels at a time), "projected" (what a
     pretrained network sees) or "both"; with `augment` it sees all pictures shifted, tinted and partly blank.
@@ -109,6 +110,7 @@ class SharpenConfig(TrainConfig):
     ema: float = 0.999
     pyramid: float = 0.0
     features: float = 1.0
+    matching: float = 0.5
     adversarial: float = 0.0
     discriminator: str = "patch"
     augment: bool = True
@@ -121,7 +123,7 @@ class SharpenConfig(TrainConfig):
         if self.discriminator not in DISCRIMINATORS:
             expected = ", ".join(sorted(DISCRIMINATORS))
             raise ValueError(f"got discriminator={self.discriminator!r}, expected one of {expected}")
-        for name in ("pyramid", "features", "adversarial"):
+        for name in ("pyramid", "features", "matching", "adversarial"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"got {name}={getattr(self, name)}, expected a weight of 0 or more")
 

@@ -71,6 +71,53 @@ def _lite0_maps(x: Tensor) -> list[Tensor]:
     return load_lite("lite0", x.device).maps(resized(x, SIDE))
 
 
+def crowd_features(x: Tensor) -> Tensor:
+    """What EfficientNet-Lite0 sees in pictures (B, 3, H, W) in [0, 1], as numbers (B, 512) that say nothing of where:
+    the mean and the standard deviation over all places of each channel of its second to fifth stage."""
+    maps = [seen.float() for seen in _lite0_maps(x)[1:]]
+    return torch.cat([seen.mean((2, 3)) for seen in maps] + [(seen.var((2, 3)) + 1e-6).sqrt() for seen in maps], 1)
+
+
+def shifted(x: Tensor, most: int = 8) -> Tensor:
+    """Pictures (B, C, H, W), all shifted alike by up to `most` pixels each way, at random; mirrored where nothing was.
+    So no pattern that is tied to the grid of pixels, such as stripes, can please a network whose strides skip some."""
+    top, left = torch.randint(2 * most + 1, (2,)).tolist()
+    height, width = x.shape[2:]
+    return pad(x, 4 * (most,), mode="reflect")[:, :, top : top + height, left : left + width]
+
+
+class KernelWitness:
+    """Says which way a set of decoded pictures lies from the real ones; nothing in it is learned.
+
+    It remembers the features of the last `size` real and decoded pictures, float (N, D) and (M, D). Called with
+    features (B, D) it returns (B,): how much more alike they are to the real ones than to the decoded ones, by KID's
+    kernel k(a, b) = (a·b / D + 1)³ and in units of each feature's spread among the real ones. Its mean over the real
+    ones less its mean over the decoded ones is the squared kernel distance (MMD²) of the two sets.
+    Sources: Gretton et al. 2012; as a loss Li, Swersky & Zemel 2015, in pretrained features Santos et al. 2019.
+    """
+
+    def __init__(self, size: int = 2048):
+        self.size = size
+        self.real = self.decoded = torch.empty(0)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has seen a quarter of what it can remember, so that chance matters little."""
+        return min(len(self.real), len(self.decoded)) >= self.size // 4
+
+    def remember(self, real: Tensor, decoded: Tensor) -> None:
+        self.real, self.decoded = (
+            torch.cat([old.to(new), new.detach()])[-self.size :] if len(old) else new.detach()[-self.size :]
+            for old, new in ((self.real, real), (self.decoded, decoded))
+        )
+
+    def __call__(self, seen: Tensor) -> Tensor:
+        deviation, mean = torch.std_mean(self.real, 0)
+        real, decoded, seen = ((some - mean) / deviation.clamp(min=1e-6) for some in (self.real, self.decoded, seen))
+        real, decoded = (((seen @ some.T) / seen.shape[1] + 1).pow(3).mean(1) for some in (real, decoded))
+        return real - decoded
+
+
 def augment(x: Tensor) -> Tensor:
     """Each picture (B, 3, H, W) brighter or darker, greyer or more colourful, shifted by up to an eighth, and with a
     square of half its side blank; gradients pass. A discriminator that sees real and decoded pictures only so cannot
@@ -160,7 +207,8 @@ class SharpeningRun(TrainingRun):
 
     A history entry's `told_apart` is the share of patches, real and decoded, that the discriminators placed right in
     that epoch: ½ when they can't tell, 1 when they always can. `maps` makes a list of feature maps of pictures
-    (B, 3, H, W) in [0, 1]; `unit_maps` by default. Discriminators also see what is decoded from samples of `prior`.
+    (B, 3, H, W) in [0, 1]; `unit_maps` by default. Whatever compares sets, the witness and the discriminators, also
+    sees what is decoded from samples of `prior`.
     """
 
     maps: Callable[[Tensor], Sequence[Tensor]] | None = None
@@ -180,6 +228,7 @@ class SharpeningRun(TrainingRun):
         self.decoder = torch.compile(self.vae.decoder) if self.config.compile else self.vae.decoder
         self.maps = self.maps or unit_maps
         self.told_apart: list[Tensor] = []
+        self.witness = KernelWitness()
 
     def _move(self, device: torch.device, layout: torch.memory_format) -> None:
         super()._move(device, layout)
@@ -195,18 +244,19 @@ class SharpeningRun(TrainingRun):
         with torch.no_grad():
             posterior = self.vae.encode(x)
             z = posterior.sample()
-            if self.prior and self.config.adversarial:
-                z = torch.cat([z, self.prior.sample(len(x)).to(z)])  # faces of nobody, for the discriminators alone
+            if self.prior and (self.config.matching or self.config.adversarial):
+                z = torch.cat([z, self.prior.sample(len(x)).to(z)])  # faces of nobody, for what compares sets
         with self._autocast():
             logits = self.decoder(z)
             # The gradients meet at the picture, where they are compared, and go on through the decoder as one.
             shown = logits.detach().float().requires_grad_()
             distortion = optimal_gaussian_nll(shown[: len(x)], x).mean()
             (gradient,) = torch.autograd.grad(distortion + self._extra_terms(shown[: len(x)].sigmoid(), x), shown)
-            if self.config.adversarial and self._judged() >= self.config.head_start:
-                gradient = gradient + self._pull(shown, gradient, len(x))
+            pulls = [
+                share * self._pull(score, shown, gradient, len(x)) for score, share in self._scores(x, shown.sigmoid())
+            ]
         self.optimizer.zero_grad()
-        logits.backward(gradient.to(logits.dtype))
+        logits.backward(sum(pulls, gradient).to(logits.dtype))
         self._update()
         if self.config.adversarial:
             with self._autocast():
@@ -223,14 +273,25 @@ class SharpeningRun(TrainingRun):
             total = total + self.config.features * feature_nll(self.maps(x_hat), maps, x[0].numel()).mean()
         return total
 
-    def _pull(self, shown: Tensor, gradient: Tensor, count: int) -> Tensor:
-        """The gradient towards what the discriminators take for real; at the `count` reconstructions each one's is
-        scaled by that of all other terms, and at the samples as much."""
-        total = torch.zeros_like(shown)
-        for discriminator in self.discriminators:
-            (pull,) = torch.autograd.grad(-discriminator(self._seen(shown.sigmoid())).mean(), shown)
-            total += gradient[:count].norm() / pull[:count].norm().clamp(min=1e-12) * pull
-        return self.config.adversarial / len(self.discriminators) * total
+    def _scores(self, x: Tensor, x_hat: Tensor) -> list[tuple[Tensor, float]]:
+        """What the decoded pictures should score high in, and how hard each is to pull."""
+        scores = []
+        if self.config.matching:
+            seen = crowd_features(shifted(x_hat))
+            if self.witness.ready:
+                scores.append((self.witness(seen).mean(), self.config.matching))
+            with torch.no_grad():
+                self.witness.remember(crowd_features(shifted(x)), seen)
+        if self.config.adversarial and self._judged() >= self.config.head_start:
+            share = self.config.adversarial / len(self.discriminators)
+            scores += [(discriminator(self._seen(x_hat)).mean(), share) for discriminator in self.discriminators]
+        return scores
+
+    def _pull(self, score: Tensor, shown: Tensor, gradient: Tensor, count: int) -> Tensor:
+        """The gradient towards a higher score: at the `count` reconstructions as long as `gradient`, that of all terms
+        that compare picture with picture, and at the samples by the same factor."""
+        (pull,) = torch.autograd.grad(-score, shown, retain_graph=True)
+        return gradient[:count].norm() / pull[:count].norm().clamp(min=1e-12) * pull
 
     def _seen(self, x: Tensor) -> Tensor:
         return augment(x) if self.config.augment else x
@@ -250,12 +311,14 @@ class SharpeningRun(TrainingRun):
 
     def _state(self) -> dict[str, Tensor]:
         state = super()._state() | optimizer_state(self.judging, "judging.")
+        state |= {"witness.real": self.witness.real, "witness.decoded": self.witness.decoded}
         return state | {f"discriminators.{name}": value for name, value in self.discriminators.state_dict().items()}
 
     def _set_state(self, state: dict[str, Tensor]) -> None:
         super()._set_state(state)
         self.discriminators.load_state_dict(part_of(state, "discriminators."))
         set_optimizer_state(self.judging, part_of(state, "judging."))
+        self.witness.real, self.witness.decoded = state["witness.real"], state["witness.decoded"]
 
 
 def sharpen(
@@ -272,7 +335,7 @@ def sharpen(
     """Train the decoder of a trained `vae` on, by `config`, and return the run: `run.model` is the sharpened VAE.
 
     `folder`, `resume`, the other `options` (test, on_epoch, device, trackers) and the errors are those of `train`.
-    With `adversarial`, faces decoded from `prior` are judged beside the reconstructions.
+    With `matching` or `adversarial`, faces decoded from `prior` are compared with real ones beside the reconstructions.
     `maps`, such as torchvision's VGG under `create_feature_extractor`, replaces the network that `features` looks with.
     Source of the discriminator's weight: Esser, Rombach & Ommer 2021, who compare gradients at the last layer.
     """
