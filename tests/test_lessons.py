@@ -353,16 +353,26 @@ def test_lesson_07_terms_beside_the_likelihood():
 
 def test_lesson_07_balance_of_the_discriminator(faces):
     pulled = inline("07_sharper", "pulled")["pulled"]
-    config = vaelib.SharpenConfig(features=0, adversarial=0.7, augment=False)
+    config = vaelib.SharpenConfig(features=0, matching=0, adversarial=0.7, augment=False)
     run = sharpening.SharpeningRun(vaelib.VAE(base_channels=2, latent_channels=2), faces, config)
     (discriminator,) = run.discriminators.eval()  # a spectral norm learns with each look
     shown, gradient = torch.randn(2, 4, 3, 64, 64, generator=torch.Generator().manual_seed(3))
     shown.requires_grad_()
-    package = gradient + run._pull(shown, gradient, len(shown))
     share = config.adversarial
+    package = gradient + share * run._pull(discriminator(shown.sigmoid()).mean(), shown, gradient, len(shown))
     lesson = pulled(gradient, shown, lambda logits: discriminator(logits.sigmoid()), share)
     torch.testing.assert_close(lesson, package)
     assert (lesson - gradient).norm() / gradient.norm() == pytest.approx(share)
+
+
+def test_lesson_07_witness():
+    witness = inline("07_sharper", "witness")["witness"]
+    real, decoded, seen = torch.randn(3, 50, 4, generator=torch.Generator().manual_seed(4))
+    deviation, mean = torch.std_mean(real, 0)
+    package = sharpening.KernelWitness()
+    package.remember(real, decoded)
+    lesson = witness(*((some - mean) / deviation for some in (seen, real, decoded)))
+    torch.testing.assert_close(lesson, package(seen))
 
 
 def test_lesson_07_lets_vgg_look(faces):

@@ -27,12 +27,13 @@ from vaelib.pretrained import load_pretrained
 from vaelib.recipes import SharpenConfig
 from vaelib.sharpening import SharpeningRun, sharpen
 
-ALONE = SharpenConfig(epochs=1, batch_size=16, ema=0.99, adversarial=0.0, features=0.0)  # a short average, a short run
+ALONE = SharpenConfig(epochs=1, batch_size=16, ema=0.99, features=0.0, matching=0.0)  # a short average, a short run
 JUDGED = replace(ALONE, adversarial=0.7)
 WAYS = {
     "nothing": ALONE,
     "pyramid": replace(ALONE, pyramid=1.0),
     "features": replace(ALONE, features=1.0),
+    "features, and sets compared": replace(ALONE, features=1.0, matching=0.5),
     "patches judged": replace(JUDGED, discriminator="patch"),
     "features judged": replace(JUDGED, discriminator="projected"),
     "features, and patches judged": replace(JUDGED, discriminator="patch", features=1.0),
