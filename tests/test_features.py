@@ -35,6 +35,12 @@ def test_another_size_is_resized(x):
     assert (near < 0.5 * apart).all()
 
 
+def test_the_first_look_takes_no_random_numbers(fresh_load):
+    before = torch.get_rng_state()
+    features.load_factor_net()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("style", FACTORS)
 def test_the_shipped_weights_tell_factors_of_unseen_faces(style):
     net = features.load_factor_net()

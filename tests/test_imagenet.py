@@ -47,6 +47,14 @@ def test_the_stages_that_ship_and_what_they_see(x):
     assert len(load_lite("lite1").stages) == 7
 
 
+@pytest.mark.parametrize("name", ["lite0", "lite1"])
+def test_the_first_look_takes_no_random_numbers(name):
+    load_lite.cache_clear()
+    before = torch.get_rng_state()
+    load_lite(name)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_gradients_reach_the_pictures_and_no_weight():
     x = photograph("flower.jpg").requires_grad_()
     sum(seen.square().mean() for seen in load_lite("lite0").maps(x)).backward()

@@ -120,7 +120,8 @@ def _resized(x: Tensor) -> Tensor:
 @lru_cache(1)
 def load_factor_net() -> FactorNet:
     """The network that ships, in eval mode, for looking only: copy it to change or move it."""
-    net = FactorNet()
+    with torch.random.fork_rng(devices=[]):  # the first look takes no random numbers from whoever asks
+        net = FactorNet()
     try:
         net.load_state_dict(load_file(WEIGHTS / "model.safetensors"))
     except (SafetensorError, OSError, RuntimeError) as error:

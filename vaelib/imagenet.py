@@ -134,7 +134,9 @@ def resized(x: Tensor, side: int) -> Tensor:
 @lru_cache
 def load_lite(name: str, device: torch.device = CPU) -> LiteNet:
     """The network that ships, in eval mode on `device`, for looking only: copy it to change it."""
-    net, path = LiteNet(name, SHIPPED[name]), WEIGHTS / f"{name}.safetensors"
+    path = WEIGHTS / f"{name}.safetensors"
+    with torch.random.fork_rng(devices=[]):  # the first look, in the middle of a training, takes no random numbers
+        net = LiteNet(name, SHIPPED[name])
     try:
         net.load_state_dict(read_tensors(path))
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:

@@ -107,7 +107,7 @@ class KernelWitness:
 
     def remember(self, real: Tensor, decoded: Tensor) -> None:
         self.real, self.decoded = (
-            torch.cat([old.to(new), new.detach()])[-self.size :] if len(old) else new.detach()[-self.size :]
+            torch.cat([old.to(new), new.detach()])[-self.size :]
             for old, new in ((self.real, real), (self.decoded, decoded))
         )
 
@@ -274,7 +274,7 @@ class SharpeningRun(TrainingRun):
         return total
 
     def _scores(self, x: Tensor, x_hat: Tensor) -> list[tuple[Tensor, float]]:
-        """What the decoded pictures should score high in, and how hard each is to pull."""
+        """What the decoded pictures should score high in, and how hard each is to pull; the witness remembers them."""
         scores = []
         if self.config.matching:
             seen = crowd_features(shifted(x_hat))
