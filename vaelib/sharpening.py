@@ -80,7 +80,7 @@ def crowd_features(x: Tensor) -> Tensor:
 
 def shifted(x: Tensor, most: int = 8) -> Tensor:
     """Pictures (B, C, H, W), all shifted alike by up to `most` pixels each way, at random; mirrored where nothing was.
-    So no pattern that is tied to the grid of pixels, such as stripes, can please a network whose strides skip some."""
+    Against patterns tied to the grid of pixels, such as stripes: a network with strides sees only some of it."""
     top, left = torch.randint(2 * most + 1, (2,)).tolist()
     height, width = x.shape[2:]
     return pad(x, 4 * (most,), mode="reflect")[:, :, top : top + height, left : left + width]
