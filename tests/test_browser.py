@@ -74,7 +74,10 @@ class Explorer:
 
     def press(self, text: str) -> None:
         whole = re.compile(rf"^\s*{re.escape(text)}\s*$")  # "Draw" is not "Draw a face"
-        self.page.locator("button:visible", has_text=whole).first.click()
+        button = self.page.locator("button:visible", has_text=whole).first
+        button.click(trial=True)  # it can be hit; but JupyterLab may move it away between a press and its release
+        button.focus()
+        button.evaluate("button => button.click()")
 
     def animate(self, frames: int) -> None:
         self.press("Animate")
