@@ -99,7 +99,7 @@ class SharpenConfig(TrainConfig):
     """
 
     epochs: int = 6
-    batch_size: int = 32
+    batch_size: int = 16
     optimizer: str = "muon"
     learning_rate: float = 3e-4
     muon_rate: float = 2e-3
