@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import begun
 from safetensors.torch import load_file
+from scipy.ndimage import convolve
 from sklearn.metrics.pairwise import polynomial_kernel
 from torch.nn.functional import interpolate
 
@@ -32,6 +33,7 @@ from vaelib.sharpening import (
     pyramid_nll,
     sharpen,
     shifted,
+    softened,
     split_for_sharpening,
     unit_maps,
 )
@@ -141,6 +143,16 @@ def test_shifting_moves_all_pictures_alike_by_whole_pixels(small):
         assert len(found) == 1
         places.update(found)
     assert len(places) > 10
+
+
+def test_softened_is_a_binomial_filter_to_which_a_checkerboard_is_grey():
+    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    kernel = np.float32([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
+    expected = torch.from_numpy(convolve(x, kernel[None, None], mode="mirror"))
+    torch.testing.assert_close(softened(x), expected)
+    checkerboard = (torch.arange(8)[:, None] + torch.arange(8)) % 2
+    torch.testing.assert_close(softened(checkerboard.expand(1, 1, 8, 8)), torch.full((1, 1, 8, 8), 0.5))
+    assert softened(x.bfloat16()).dtype == torch.float32
 
 
 def test_the_witness_tells_two_sets_apart_by_their_kernel_distance():

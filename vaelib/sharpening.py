@@ -86,6 +86,14 @@ def shifted(x: Tensor, most: int = 8) -> Tensor:
     return pad(x, 4 * (most,), mode="reflect")[:, :, top : top + height, left : left + width]
 
 
+def softened(x: Tensor) -> Tensor:
+    """Pictures (B, C, H, W), as float, each pixel with its neighbours by 1/4, 1/2, 1/4 each way; a checkerboard turns
+    grey. Real pictures have a fine grain, another in each; asked for it, a decoder draws one weave over all."""
+    x = pad(x.float(), 4 * (1,), mode="reflect")
+    x = (x[:, :, :-2] + 2 * x[:, :, 1:-1] + x[:, :, 2:]) / 4
+    return (x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]) / 4
+
+
 class KernelWitness:
     """Says which way a set of decoded pictures lies from the real ones; nothing in it is learned.
 
@@ -277,11 +285,11 @@ class SharpeningRun(TrainingRun):
         """What the decoded pictures should score high in, and how hard each is to pull; the witness remembers them."""
         scores = []
         if self.config.matching:
-            seen = crowd_features(shifted(x_hat))
+            seen = crowd_features(softened(shifted(x_hat)))
             if self.witness.ready:
                 scores.append((self.witness(seen).mean(), self.config.matching))
             with torch.no_grad():
-                self.witness.remember(crowd_features(shifted(x)), seen)
+                self.witness.remember(crowd_features(softened(shifted(x))), seen)
         if self.config.adversarial and self._judged() >= self.config.head_start:
             share = self.config.adversarial / len(self.discriminators)
             scores += [(discriminator(self._seen(x_hat)).mean(), share) for discriminator in self.discriminators]
