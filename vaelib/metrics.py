@@ -125,20 +125,21 @@ def sliced_wasserstein(a: Tensor, b: Tensor, seed: int = 0) -> dict[str, float]:
 def laplacian_pyramid(x: Tensor) -> Iterator[Tensor]:
     """What each halving of the pictures takes away, finest first, and what is left at 16 to 31 pixels."""
     while min(x.shape[2:]) >= 32 and x.shape[2] % 2 == x.shape[3] % 2 == 0:
-        coarse = _smoothed(x)[:, :, ::2, ::2]
+        coarse = smoothed(x)[:, :, ::2, ::2]
         spread = torch.zeros_like(x)
         spread[:, :, ::2, ::2] = 4 * coarse
-        yield x - _smoothed(spread)
+        yield x - smoothed(spread)
         x = coarse
     yield x
 
 
-def _smoothed(x: Tensor) -> Tensor:
-    """Filter with the 5×5 binomial kernel, mirrored at the border; same shape."""
-    for dim, border in ((2, (0, 0, 2, 2)), (3, (2, 2, 0, 0))):
+def smoothed(x: Tensor, weights: tuple[int, ...] = (1, 4, 6, 4, 1)) -> Tensor:
+    """Pictures (B, C, H, W) filtered in both directions with a binomial kernel, mirrored at the border; same shape."""
+    half = len(weights) // 2
+    for dim, border in ((2, (0, 0, half, half)), (3, (half, half, 0, 0))):
         padded = pad(x, border, mode="reflect")
         # On one channel a sum of shifted pictures is much faster than a convolution.
-        x = sum(weight / 16 * padded.narrow(dim, i, x.shape[dim]) for i, weight in enumerate((1, 4, 6, 4, 1)))
+        x = sum(weight / sum(weights) * padded.narrow(dim, i, x.shape[dim]) for i, weight in enumerate(weights))
     return x
 
 

@@ -25,7 +25,7 @@ from vaelib.drawn import draw_faces
 from vaelib.faces import Faces
 from vaelib.imagenet import SIDE, load_lite, resized
 from vaelib.losses import kl_divergence, optimal_gaussian_nll
-from vaelib.metrics import laplacian_pyramid
+from vaelib.metrics import laplacian_pyramid, smoothed
 from vaelib.priors import FlowPrior
 from vaelib.recipes import SharpenConfig
 from vaelib.training import TrainingRun, make_optimizer, seeded, start
@@ -89,9 +89,7 @@ def shifted(x: Tensor, most: int = 8) -> Tensor:
 def softened(x: Tensor) -> Tensor:
     """Pictures (B, C, H, W), as float, each pixel with its neighbours by 1/4, 1/2, 1/4 each way; a checkerboard turns
     grey. Real pictures have a fine grain, another in each; asked for it, a decoder draws one weave over all."""
-    x = pad(x.float(), 4 * (1,), mode="reflect")
-    x = (x[:, :, :-2] + 2 * x[:, :, 1:-1] + x[:, :, 2:]) / 4
-    return (x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]) / 4
+    return smoothed(x.float(), (1, 2, 1))
 
 
 class KernelWitness:
